@@ -1,0 +1,77 @@
+# make demo: find, export and train a ticket on a fresh machine.  make test: everything CI checks.
+# Each makes .venv by itself and installs what it needs; the stamps below say what is in it, by a hash of pyproject.toml.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Exactly this torch, and first: a range may resolve to a build with gigabytes of CUDA.
+TORCH := torch==2.13.0
+HASH := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
+NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
+C_FILES = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h')
+SANITIZED := build/sanitized
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1
+
+.PHONY: demo test lint format ctest pytest clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := test
+
+demo: $(VENV)/.demo-$(HASH)
+	$(BIN)/python examples/digits.py
+
+test: lint ctest pytest
+
+lint: $(VENV)/.test-$(HASH)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	if [ -f .clang-format ]; then $(BIN)/clang-format --dry-run -Werror $(C_FILES); fi
+
+format: $(VENV)/.test-$(HASH)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	if [ -f .clang-format ]; then $(BIN)/clang-format -i $(C_FILES); fi
+
+# The C tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+ctest: $(VENV)/.test-$(HASH)
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_BUILD_TYPE=Debug \
+	  -DBUILD_TESTING=ON -DCMAKE_C_FLAGS="$(SANITIZE)" -DCMAKE_CXX_FLAGS="$(SANITIZE)" --log-level=WARNING
+	$(BIN)/cmake --build $(SANITIZED)
+	$(BIN)/ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error
+
+pytest: $(VENV)/.test-$(HASH)
+	$(BIN)/python -m pytest -n 2
+
+$(VENV)/bin/python:
+	PYTHON=$(PYTHON) .ci/need g++=g++ python3-venv=python3-venv
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=24'
+
+$(VENV)/.demo-$(HASH): EXTRAS := server,onnx
+$(VENV)/.demo-$(HASH): $(VENV)/bin/python $(NATIVE)
+	$(install)
+	touch $@
+
+$(VENV)/.test-$(HASH): EXTRAS := dev,server,onnx,ort,executorch
+$(VENV)/.test-$(HASH): $(VENV)/bin/python $(NATIVE)
+	.ci/need strace=strace
+	$(install)
+	touch $(VENV)/.demo-$(HASH) $@
+
+# The build requirements first and no isolation, so that a rebuild of the C++ module is quick and needs no network.
+define install
+rm -f $(VENV)/.demo-* $(VENV)/.test-*
+$(PIP) install $$($(BIN)/python -c $(REQUIREMENTS)) 'cmake>=3.25' 'ninja>=1.11'
+$(PIP) install $(TORCH)
+$(PIP) install --no-build-isolation --editable '.[$(EXTRAS)]'
+endef
+REQUIREMENTS := "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'])"
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,39 @@
+"""Pocket Ticket on a device: train, evaluate and predict with one sparse network on private data.
+
+Needs numpy and the compiled core, nothing else; opens no socket and reads no environment variable.
+"""
+
+from device_runtime.artifact import ArtifactInfo, inspect
+from device_runtime.data import Data, load_npz
+from device_runtime.errors import (
+    BudgetExceeded,
+    CheckpointWarning,
+    CorruptArtifact,
+    CorruptCheckpoint,
+    IncompatibleArtifact,
+    InvalidInput,
+    NonFiniteLoss,
+    PocketTicketError,
+    UnsupportedOp,
+)
+from device_runtime.trainer import Evaluation, FitReport, Progress, Trainer
+
+__all__ = [
+    "ArtifactInfo",
+    "BudgetExceeded",
+    "CheckpointWarning",
+    "CorruptArtifact",
+    "CorruptCheckpoint",
+    "Data",
+    "Evaluation",
+    "FitReport",
+    "IncompatibleArtifact",
+    "InvalidInput",
+    "NonFiniteLoss",
+    "PocketTicketError",
+    "Progress",
+    "Trainer",
+    "UnsupportedOp",
+    "inspect",
+    "load_npz",
+]

@@ -1,0 +1,89 @@
+// A checked artifact, read in place: recipe, input, graph, parameters and values (FORMAT.md, "Artifact sections").
+// read_artifact() accepts nothing that breaks a rule there, so that whoever holds an Artifact checks nothing again.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/container.h"
+#include "ticket_runtime.h"
+
+namespace tkt {
+
+enum SectionKind : uint32_t { kCard = 1, kRecipe, kInput, kGraph, kParams, kPattern, kInit, kTrained };
+
+constexpr uint32_t kMaxNodes = 4096;
+constexpr uint32_t kMaxParameters = 4096;
+
+struct Recipe {
+  uint32_t optimizer, batch;
+  float learning_rate, momentum, weight_decay, beta1, beta2, epsilon;
+  uint32_t epochs, reserved;
+};
+
+struct Shape {
+  uint32_t rank, extent[TKT_MAX_RANK];
+
+  uint32_t elements() const { return extent[0] * extent[1] * extent[2] * extent[3]; }
+};
+
+// How raw samples become the input buffer.
+struct InputSpec {
+  Shape shape;
+  uint32_t channels;
+  const float *mean, *inverse_std;  // [channels]
+};
+
+// The pattern of one parameter. Dense: no pointer is set. Else row_ptr and one of the columns are.
+struct Matrix {
+  uint32_t rows, cols, nnz;
+  const uint32_t *row_ptr;    // [rows + 1]
+  const uint16_t *columns16;  // [nnz]
+  const uint32_t *columns32;  // [nnz]
+
+  bool dense() const { return row_ptr == nullptr; }
+};
+
+struct Node {
+  uint32_t index;  // it writes buffer index + 1
+  uint16_t op, input_count, param_count, attr_count;
+  const uint32_t *inputs, *params, *attrs;
+};
+
+struct Graph {
+  const uint8_t *bytes;
+  uint32_t size, buffer_count, node_count;
+
+  Shape shape(uint32_t buffer) const;
+  uint32_t elements(uint32_t buffer) const { return shape(buffer).elements(); }
+  uint32_t class_count() const { return elements(buffer_count - 1); }
+};
+
+// The nodes in order; stays inside GRAPH also while that is not checked yet.
+class Nodes {
+ public:
+  explicit Nodes(const Graph &graph);
+  bool next(Node *node);  // false at the end, and where the section is too short
+  bool at_end() const;    // every node was read and nothing is left
+
+ private:
+  const Graph &graph_;
+  uint32_t offset_, index_ = 0;
+};
+
+struct Artifact {
+  Container file;
+  Recipe recipe;
+  InputSpec input;
+  Graph graph;
+  Section params, pattern;
+  uint32_t parameter_count, value_count;
+  uint64_t dense_count, pruned_layer_live, pruned_layer_weights;
+  const uint8_t *init, *trained;  // f32[value_count]; trained may be nullptr
+
+  Matrix matrix(uint32_t param) const;
+};
+
+tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error);
+
+}  // namespace tkt

@@ -1,0 +1,82 @@
+// fma, expf and logf with the same bits on every target: no libm, no table, every contraction written out.
+// All static: each kernel file compiles its own copy for its own instruction set. Errors: see the tests (<= 2 ulp).
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+namespace tkt {
+
+static inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// a * b + c, rounded once.
+static inline float fused(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF)
+  return __builtin_fmaf(a, b, c);
+#else
+  // The product is exact in f64. The sum is rounded to odd (Boldo and Melquiond 2008), so that rounding to f32 is right.
+  double product = double(a) * double(b), addend = double(c);
+  double sum = product + addend;
+  double seen = sum - product;
+  double lost = (product - (sum - seen)) + (addend - seen);
+  uint64_t bits;
+  memcpy(&bits, &sum, sizeof bits);
+  bool inexact = lost > 0 || lost < 0;  // false for NaN, when a result is not finite
+  if (inexact && (bits & 1) == 0) bits += (lost > 0) == (sum > 0) ? uint64_t(1) : ~uint64_t(0);
+  memcpy(&sum, &bits, sizeof sum);
+  return float(sum);
+#endif
+}
+
+// 2^k for a whole k in [-126, 127].
+static inline float power_of_two(float k) {
+  return float_of(bits_of(k + 12583039.0f) << 23);  // 1.5 * 2^23 + 127: the sum's low bits are k + 127
+}
+
+// e^x: x = k ln 2 + r, |r| <= ln 2 / 2; 1 + r + r^2 P(r) by Remez; two scalings, so that subnormals are rounded once.
+static inline float exp_f32(float x) {
+  x = x > 89.0f ? 89.0f : x;
+  x = x < -104.0f ? -104.0f : x;
+  float k = fused(x, 1.44269504f, 12582912.0f) - 12582912.0f;
+  float r = fused(k, -0.693145752f, x);
+  r = fused(k, -1.42860677e-6f, r);
+  float p = fused(r, 1.38144637e-3f, 8.36878084e-3f);
+  p = fused(p, r, 4.16683927e-2f);
+  p = fused(p, r, 1.66665196e-1f);
+  p = fused(p, r, 4.99999940e-1f);
+  p = fused(p, r * r, r);
+  float half = fused(k, 0.5f, 12582912.0f) - 12582912.0f;
+  return (p + 1.0f) * power_of_two(half) * power_of_two(k - half);
+}
+
+// ln x for a normal x > 0: x = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2); f - f^2 / 2 + f^3 Q(f) by Remez.
+// NaN and infinity give themselves; what else is not normal and positive is no input.
+static inline float log_f32(float x) {
+  if (!(x < __builtin_inff())) return x;
+  uint32_t shifted = bits_of(x) - 0x3F3504F3u;  // the bits of sqrt(1/2)
+  float e = float(int32_t(shifted) >> 23);
+  float f = float_of((shifted & 0x7FFFFFu) + 0x3F3504F3u) - 1.0f;
+  float q = fused(f, -7.63449520e-2f, 1.27615750e-1f);
+  q = fused(q, f, -1.31601825e-1f);
+  q = fused(q, f, 1.42017588e-1f);
+  q = fused(q, f, -1.66233569e-1f);
+  q = fused(q, f, 2.00012267e-1f);
+  q = fused(q, f, -2.50008196e-1f);
+  q = fused(q, f, 3.33333313e-1f);
+  float square = f * f;
+  float low = fused(square * f, q, e * 1.42860677e-6f);
+  low = fused(square, -0.5f, low);
+  return fused(e, 0.693145752f, f + low);
+}
+
+}  // namespace tkt

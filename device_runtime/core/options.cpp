@@ -1,0 +1,84 @@
+// Ranges are written so that NaN fails them.
+#include "core/options.h"
+
+#include "core/error.h"
+
+namespace tkt {
+namespace {
+
+constexpr uint32_t kMaxBatch = 65536;
+constexpr float kMaxFloat = 3.40282347e38f;
+
+tkt_status bad(tkt_error *error, const char *name, float value, const char *rule) {
+  return fail(error, TKT_INVALID_INPUT, name, " is ", double(value), ", but must be ", rule);
+}
+
+tkt_status check_floats(const tkt_options &o, tkt_error *error) {
+  const char *finite = "finite and at least 0", *below_one = "at least 0 and below 1";
+  if (!(o.learning_rate >= 0 && o.learning_rate <= kMaxFloat)) {
+    return bad(error, "learning_rate", o.learning_rate, finite);
+  }
+  if (!(o.weight_decay >= 0 && o.weight_decay <= kMaxFloat)) return bad(error, "weight_decay", o.weight_decay, finite);
+  if (!(o.momentum >= 0 && o.momentum < 1)) return bad(error, "momentum", o.momentum, below_one);
+  if (!(o.beta1 >= 0 && o.beta1 < 1)) return bad(error, "beta1", o.beta1, below_one);
+  if (!(o.beta2 >= 0 && o.beta2 < 1)) return bad(error, "beta2", o.beta2, below_one);
+  if (!(o.epsilon > 0 && o.epsilon <= kMaxFloat)) return bad(error, "epsilon", o.epsilon, "finite and above 0");
+  return TKT_OK;
+}
+
+}  // namespace
+
+tkt_options options_from(const Recipe &recipe) {
+  tkt_options o = {};
+  o.struct_bytes = sizeof o;
+  o.batch = recipe.batch;
+  o.optimizer = recipe.optimizer;
+  o.kernels = TKT_KERNELS_AUTO;
+  o.start = TKT_START_INIT;
+  o.learning_rate = recipe.learning_rate;
+  o.momentum = recipe.momentum;
+  o.weight_decay = recipe.weight_decay;
+  o.beta1 = recipe.beta1;
+  o.beta2 = recipe.beta2;
+  o.epsilon = recipe.epsilon;
+  return o;
+}
+
+tkt_status check_ranges(const tkt_options &o, tkt_error *error) {
+  if (o.batch < 1 || o.batch > kMaxBatch) {
+    return fail(error, TKT_INVALID_INPUT, "batch is ", o.batch, ", but must be 1 to ", kMaxBatch);
+  }
+  if (o.optimizer != TKT_SGD && o.optimizer != TKT_ADAM) {
+    return fail(error, TKT_INVALID_INPUT, "optimizer is ", o.optimizer, ", but must be 1 (SGD) or 2 (Adam)");
+  }
+  if (o.kernels > TKT_KERNELS_NEON) {
+    return fail(error, TKT_INVALID_INPUT, "kernels is ", o.kernels, ", but must be 0 (AUTO) to 4; see tkt_kernels");
+  }
+  if (o.start > TKT_START_TRAINED) {
+    return fail(error, TKT_INVALID_INPUT, "start is ", o.start, ", but must be 0 (INIT) or 1 (TRAINED)");
+  }
+  if (o.reserved != 0) {
+    return fail(error, TKT_INVALID_INPUT, "reserved is ", o.reserved, ", but must be 0; begin with tkt_default_options");
+  }
+  return check_floats(o, error);
+}
+
+tkt_status check_options(const tkt_options *options, const Artifact &artifact, tkt_error *error) {
+  if (options == nullptr) return fail(error, TKT_INVALID_INPUT, "options is NULL; begin with tkt_default_options");
+  if (options->struct_bytes != sizeof *options) {
+    return fail(error, TKT_INVALID_INPUT, "options.struct_bytes is ", options->struct_bytes,
+                ", but this runtime's tkt_options has ", sizeof *options, " bytes; build with its header");
+  }
+  if (tkt_status status = check_ranges(*options, error)) return status;
+  if (options->start == TKT_START_TRAINED && artifact.trained == nullptr) {
+    return fail(error, TKT_INVALID_INPUT, "start is TRAINED, but the artifact has no trained values; start from INIT");
+  }
+  return TKT_OK;
+}
+
+uint32_t moment_count(const tkt_options &options) {
+  if (options.optimizer == TKT_ADAM) return 2;
+  return options.momentum > 0 ? 1 : 0;
+}
+
+}  // namespace tkt

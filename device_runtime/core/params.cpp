@@ -1,0 +1,108 @@
+// PARAMS and PATTERN: each pattern lies exactly where the rules put it, and every index is inside its matrix.
+#include "core/artifact_parts.h"
+#include "core/bytes.h"
+
+namespace tkt {
+namespace {
+
+constexpr uint32_t kHeadBytes = 8, kRecordBytes = 24;
+constexpr uint64_t kMaxElements = 1u << 28;
+
+enum Encoding : uint32_t { kDense = 0, kColumns16 = 1, kColumns32 = 2 };
+
+struct Record {
+  uint32_t encoding, rows, cols, nnz, row_ptr, col_idx;
+};
+
+Record read_record(const Section &params, uint32_t param) {
+  Record record;
+  memcpy(&record, params.data + kHeadBytes + kRecordBytes * size_t(param), sizeof record);
+  return record;
+}
+
+// Moves `end` behind an array of `bytes` bytes that MUST begin at `at`, the next multiple of 4.
+bool take_array(const Section &pattern, uint32_t at, uint64_t bytes, uint64_t *end) {
+  uint64_t start = round_up(*end, 4);
+  if (at != start || start > pattern.bytes || bytes > pattern.bytes - start) return false;
+  if (!all_zero(pattern.data + *end, start - *end)) return false;
+  *end = start + bytes;
+  return true;
+}
+
+template <typename Column>
+bool rows_are_sorted(const Matrix &m, const Column *columns) {
+  if (m.row_ptr[0] != 0 || m.row_ptr[m.rows] != m.nnz) return false;
+  for (uint32_t r = 0; r < m.rows; ++r) {
+    uint32_t begin = m.row_ptr[r], end = m.row_ptr[r + 1];
+    if (begin > end || end > m.nnz) return false;
+    for (uint32_t k = begin; k < end; ++k) {
+      if (columns[k] >= m.cols || (k > begin && columns[k] <= columns[k - 1])) return false;
+    }
+  }
+  return true;
+}
+
+tkt_status check_sparse(const Artifact &a, uint32_t param, const Record &r, uint64_t *end, tkt_error *error) {
+  uint64_t width = r.encoding == kColumns16 ? 2 : 4;
+  bool placed = take_array(a.pattern, r.row_ptr, 4 * (uint64_t(r.rows) + 1), end) &&
+                take_array(a.pattern, r.col_idx, width * r.nnz, end);
+  if (!placed) return corrupt(error, "parameter ", param, ": its pattern is not where PATTERN must have it");
+  Matrix m = a.matrix(param);
+  bool sound = r.nnz >= 1 && (r.encoding == kColumns32 || r.cols <= 65536) &&
+               (m.columns16 ? rows_are_sorted(m, m.columns16) : rows_are_sorted(m, m.columns32));
+  return sound ? TKT_OK : corrupt(error, "parameter ", param, ": its rows or columns are not in order");
+}
+
+tkt_status check_param(const Artifact &a, uint32_t param, uint64_t *end, tkt_error *error) {
+  Record r = read_record(a.params, param);
+  uint64_t elements = uint64_t(r.rows) * r.cols;
+  if (r.rows < 1 || r.cols < 1 || elements > kMaxElements || r.encoding > kColumns32) {
+    return corrupt(error, "parameter ", param, " has encoding ", r.encoding, " and shape (", r.rows, ", ", r.cols,
+                   "), which may not be");
+  }
+  if (r.encoding != kDense) return check_sparse(a, param, r, end, error);
+  if (r.nnz == elements && r.row_ptr == 0 && r.col_idx == 0) return TKT_OK;
+  return corrupt(error, "dense parameter ", param, " has ", r.nnz, " values for shape (", r.rows, ", ", r.cols, ")");
+}
+
+}  // namespace
+
+Matrix Artifact::matrix(uint32_t param) const {
+  Record r = read_record(params, param);
+  Matrix m = {r.rows, r.cols, r.nnz, nullptr, nullptr, nullptr};
+  if (r.encoding == kDense) return m;
+  const uint8_t *columns = pattern.data + r.col_idx;
+  m.row_ptr = reinterpret_cast<const uint32_t *>(pattern.data + r.row_ptr);
+  if (r.encoding == kColumns16) m.columns16 = reinterpret_cast<const uint16_t *>(columns);
+  if (r.encoding == kColumns32) m.columns32 = reinterpret_cast<const uint32_t *>(columns);
+  return m;
+}
+
+tkt_status read_params(Artifact *artifact, tkt_error *error) {
+  Artifact &a = *artifact;
+  a.params = a.file.find(kParams);
+  a.pattern = a.file.find(kPattern);
+  if (a.params.bytes < kHeadBytes) return corrupt(error, "PARAMS has ", a.params.bytes, " bytes, too few");
+  a.parameter_count = load_u32(a.params.data);
+  if (a.parameter_count < 1 || a.parameter_count > kMaxParameters || load_u32(a.params.data + 4) != 0 ||
+      a.params.bytes != kHeadBytes + kRecordBytes * a.parameter_count) {
+    return corrupt(error, "PARAMS has ", a.params.bytes, " bytes and says ", a.parameter_count, " parameters");
+  }
+  uint64_t end = 0, values = 0;
+  a.dense_count = a.pruned_layer_live = a.pruned_layer_weights = 0;
+  for (uint32_t param = 0; param < a.parameter_count; ++param) {
+    if (tkt_status status = check_param(a, param, &end, error)) return status;
+    Matrix m = a.matrix(param);
+    uint64_t elements = uint64_t(m.rows) * m.cols;
+    values += m.nnz;
+    a.dense_count += elements;
+    a.pruned_layer_live += m.dense() ? 0 : m.nnz;
+    a.pruned_layer_weights += m.dense() ? 0 : elements;
+  }
+  if (end != a.pattern.bytes) return corrupt(error, "PATTERN has ", a.pattern.bytes, " bytes, but ", end, " are used");
+  if (values > kMaxFileBytes / 4) return corrupt(error, "the parameters have ", values, " values, too many for a file");
+  a.value_count = static_cast<uint32_t>(values);
+  return TKT_OK;
+}
+
+}  // namespace tkt

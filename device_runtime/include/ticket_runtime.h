@@ -1,0 +1,185 @@
+/* The whole C interface of the Pocket Ticket device runtime: train, evaluate and predict with one sparse network.
+ *
+ * Design goals: a training step whose time and memory fall with density; one caller-supplied arena, sized exactly
+ * beforehand; the same bits on every rerun. Non-goals: files, threads, sockets, logging, allocation, global state.
+ *
+ * Layout of data: samples are float32, row-major `(count, input_elements)`, in the raw units of the training data (the
+ * artifact carries the normalisation and the runtime applies it). Labels are int32 in [0, class_count).
+ * Ownership: the artifact and the arena belong to the caller and must outlive the trainer; both 8-byte aligned at least.
+ * Thread-safety: one trainer belongs to one thread at a time; different trainers share nothing (an artifact is only read).
+ * Errors: every call returns a tkt_status; `error` may be NULL, else its text names the thing, the value and the remedy.
+ * After an error the trainer is as it was before the call. The format of artifacts and checkpoints: export/FORMAT.md.
+ */
+#ifndef TICKET_RUNTIME_H
+#define TICKET_RUNTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define TKT_API __declspec(dllexport)
+#else
+#define TKT_API __attribute__((visibility("default")))
+#endif
+
+#define TKT_ABI_VERSION 1u
+#define TKT_MAX_RANK 4
+
+typedef enum tkt_status {
+  TKT_OK = 0,
+  TKT_CORRUPT_ARTIFACT = 1,      /* not an artifact, cut short, or a checksum or an invariant of FORMAT.md does not hold */
+  TKT_INCOMPATIBLE_ARTIFACT = 2, /* a version or a section this runtime does not know */
+  TKT_UNSUPPORTED_OP = 3,        /* an operator, loss or optimizer this runtime does not know */
+  TKT_CORRUPT_CHECKPOINT = 4,    /* not a checkpoint, cut short, a checksum fails, or made from another ticket */
+  TKT_BUDGET_EXCEEDED = 5,       /* the arena needed is larger than budget_bytes, or than the arena given */
+  TKT_NON_FINITE_LOSS = 6,       /* the loss is NaN or infinite; the weights were not touched */
+  TKT_INVALID_INPUT = 7          /* NULL, count 0 or too large, label out of range, NaN in the samples, bad option */
+} tkt_status;
+
+typedef struct tkt_error {
+  char text[256]; /* one line, NUL-terminated */
+} tkt_error;
+
+typedef enum tkt_optimizer { TKT_SGD = 1, TKT_ADAM = 2 } tkt_optimizer;
+
+/* Which build of the kernels runs. All of them give the same bits; SCALAR is the reference. */
+typedef enum tkt_kernels {
+  TKT_KERNELS_AUTO = 0,
+  TKT_KERNELS_SCALAR = 1,
+  TKT_KERNELS_AVX2 = 2,
+  TKT_KERNELS_AVX512 = 3,
+  TKT_KERNELS_NEON = 4
+} tkt_kernels;
+
+/* Which values a trainer starts from and resets to. */
+typedef enum tkt_start { TKT_START_INIT = 0, TKT_START_TRAINED = 1 } tkt_start;
+
+typedef struct tkt_options {
+  uint32_t struct_bytes; /* sizeof(tkt_options) of the caller */
+  uint32_t batch;        /* samples a step, 1..65536 */
+  uint32_t optimizer;    /* tkt_optimizer */
+  uint32_t kernels;      /* tkt_kernels */
+  uint32_t start;        /* tkt_start */
+  float learning_rate;   /* finite, >= 0 */
+  float momentum;        /* SGD, in [0, 1); 0 stores no velocity */
+  float weight_decay;    /* finite, >= 0; L2, added to the gradient as PyTorch does */
+  float beta1, beta2;    /* Adam, in [0, 1) */
+  float epsilon;         /* Adam, > 0 */
+  uint32_t reserved;     /* 0 */
+  uint64_t seed;         /* of the sample order */
+  uint64_t budget_bytes; /* refuse a larger arena; 0 = no limit */
+} tkt_options;
+
+typedef struct tkt_info {
+  uint32_t struct_bytes; /* sizeof(tkt_info) of the caller */
+  uint32_t input_elements;
+  uint32_t input_rank;
+  uint32_t input_shape[TKT_MAX_RANK]; /* of one sample */
+  uint32_t class_count;               /* elements of the output buffer */
+  uint32_t node_count;
+  uint32_t parameter_count; /* tensors */
+  uint32_t has_trained;     /* 1 if the artifact carries trained values */
+  uint32_t card_bytes;
+  uint64_t value_count;          /* stored floats: live weights and dense parameters */
+  uint64_t dense_count;          /* floats of the same network unpruned */
+  uint64_t pruned_layer_live;    /* live weights of the pruned (CSR) parameters */
+  uint64_t pruned_layer_weights; /* all weights of the pruned parameters; density = live / weights */
+  const char *card;              /* UTF-8 JSON inside the artifact, not NUL-terminated */
+  uint8_t ticket_hash[32];
+} tkt_info;
+
+/* The arena by part, in bytes; `total` is their sum and what tkt_arena_bytes gives. */
+typedef struct tkt_memory {
+  uint32_t struct_bytes; /* sizeof(tkt_memory) of the caller */
+  uint32_t reserved;
+  uint64_t values;      /* live weights and dense parameters */
+  uint64_t gradients;   /* of the same */
+  uint64_t optimizer;   /* momentum or the two moments of Adam */
+  uint64_t activations; /* and their gradients, one batch */
+  uint64_t index;       /* the transposed patterns that the backward pass walks */
+  uint64_t bookkeeping; /* the trainer, its plan, and alignment */
+  uint64_t total;
+} tkt_memory;
+
+/* Where a trainer stands. */
+typedef struct tkt_progress {
+  uint32_t struct_bytes; /* sizeof(tkt_progress) of the caller */
+  uint32_t position;     /* samples of the current epoch already drawn by tkt_next_batch */
+  uint64_t step;         /* updates made */
+  uint64_t epoch;        /* epochs completed by tkt_next_batch */
+} tkt_progress;
+
+typedef struct tkt_trainer tkt_trainer; /* lives inside the arena; nothing to free */
+
+TKT_API uint32_t tkt_abi_version(void);
+TKT_API const char *tkt_status_name(int32_t status); /* "CorruptArtifact", ...; static storage */
+TKT_API const char *tkt_operator_name(uint32_t code); /* "linear", ...; NULL for a code this runtime does not know */
+
+/* Checks the whole artifact (every byte is covered by a checksum) and tells what is in it. */
+TKT_API tkt_status tkt_inspect(const void *artifact, size_t artifact_bytes, tkt_info *info, tkt_error *error);
+
+/* The operator codes of the nodes in order; writes min(capacity, node_count) of them. */
+TKT_API tkt_status tkt_operators(const void *artifact, size_t artifact_bytes, uint32_t *codes, uint32_t capacity,
+                                 tkt_error *error);
+
+/* Fills every field from the recipe inside the artifact; seed 0, no budget, kernels AUTO, start INIT. */
+TKT_API tkt_status tkt_default_options(const void *artifact, size_t artifact_bytes, tkt_options *options, tkt_error *error);
+
+/* The exact arena a trainer with these options needs, before anything is allocated. Depends only on its arguments. */
+TKT_API tkt_status tkt_arena_bytes(const void *artifact, size_t artifact_bytes, const tkt_options *options,
+                                   uint64_t *arena_bytes, tkt_error *error);
+TKT_API tkt_status tkt_memory_plan(const void *artifact, size_t artifact_bytes, const tkt_options *options,
+                                   tkt_memory *memory, tkt_error *error);
+
+/* Checks the artifact and lays a trainer into the arena. */
+TKT_API tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const tkt_options *options, void *arena,
+                            size_t arena_bytes, tkt_trainer **trainer, tkt_error *error);
+
+/* Draws the indices of the next batch out of `sample_count` samples: a fresh permutation each epoch, a pure function of
+ * (seed, epoch), so that it needs no memory and survives a restart. Writes `*count` <= batch indices; the last batch of
+ * an epoch may be smaller. sample_count must not change within an epoch. */
+TKT_API tkt_status tkt_next_batch(tkt_trainer *trainer, uint32_t sample_count, uint32_t *indices, uint32_t *count,
+                                  tkt_error *error);
+
+/* One update. 1 <= count <= batch. `*loss` is the mean cross-entropy in nats before the update. */
+TKT_API tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const int32_t *labels, uint32_t count,
+                                  float *loss, tkt_error *error);
+
+/* Loss and gradients as in tkt_train_step, without an update; read them by tkt_gradients. For tests and gradient checks. */
+TKT_API tkt_status tkt_compute_gradients(tkt_trainer *trainer, const float *samples, const int32_t *labels,
+                                         uint32_t count, float *loss, tkt_error *error);
+
+/* Any count; works through it in batches. `*loss_sum` in nats over all samples, `*correct` argmax hits (ties: lowest). */
+TKT_API tkt_status tkt_evaluate(tkt_trainer *trainer, const float *samples, const int32_t *labels, uint32_t count,
+                                double *loss_sum, uint32_t *correct, tkt_error *error);
+
+/* Any count; writes `(count, class_count)` probabilities, row-major. */
+TKT_API tkt_status tkt_predict(tkt_trainer *trainer, const float *samples, uint32_t count, float *probabilities,
+                               tkt_error *error);
+
+/* value_count floats in the order of the artifact's parameters: live weights in CSR order, dense parameters row-major. */
+TKT_API const float *tkt_values(const tkt_trainer *trainer);
+TKT_API const float *tkt_gradients(const tkt_trainer *trainer);
+TKT_API tkt_status tkt_get_progress(const tkt_trainer *trainer, tkt_progress *progress, tkt_error *error);
+TKT_API uint32_t tkt_kernels_in_use(const tkt_trainer *trainer); /* tkt_kernels, never AUTO */
+
+/* Back to the values the trainer started from; optimizer state, step, epoch and position zero; the seed stays. */
+TKT_API tkt_status tkt_reset(tkt_trainer *trainer, tkt_error *error);
+
+/* A checkpoint: values, optimizer state, step, seed, epoch, position, ticket hash; a checksum a section. */
+TKT_API uint64_t tkt_checkpoint_bytes(const tkt_trainer *trainer);
+TKT_API tkt_status tkt_save(const tkt_trainer *trainer, void *checkpoint, size_t capacity, tkt_error *error);
+TKT_API tkt_status tkt_restore(tkt_trainer *trainer, const void *checkpoint, size_t checkpoint_bytes, tkt_error *error);
+
+/* A new artifact: the same ticket with the present values as its trained values. */
+TKT_API uint64_t tkt_export_bytes(const tkt_trainer *trainer);
+TKT_API tkt_status tkt_export(const tkt_trainer *trainer, void *artifact, size_t capacity, tkt_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* TICKET_RUNTIME_H */

@@ -1,0 +1,303 @@
+"""One Trainer owns a sparse network, its optimizer and its sample order; an app needs nothing else.
+
+The artifact carries the recipe, so samples and labels suffice. Opens no socket, starts no thread, keeps no copy of the
+samples. A trainer serves one thread at a time (a second one is refused); different trainers share nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runtime import _core
+from device_runtime import checkpoint as files
+from device_runtime.artifact import KERNELS, ArtifactInfo, Source, make_options, read_artifact, read_info
+from device_runtime.data import check_labels
+from device_runtime.errors import InvalidInput
+
+Floats = NDArray[np.float32]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Updates made, epochs completed, samples of the present epoch drawn; inside `fit` the `loss` of the last step."""
+
+    step: int
+    epoch: int
+    position: int
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What one call of `fit` did: its updates, the epochs it completed, the loss of each update before it was made."""
+
+    steps: int
+    epochs: int
+    losses: Floats
+    progress: Progress
+    cancelled: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean cross-entropy in nats, and the fraction and number of samples whose most probable class is the label."""
+
+    loss: float
+    accuracy: float
+    correct: int
+    count: int
+
+
+class Trainer:
+    """Trains, evaluates and predicts. Made by `Trainer.open`; a context manager that closes itself.
+
+    Samples: uint8 or float, shape (n, *input_shape) or (n, input_elements), raw units; converted a batch at a time.
+    Labels: whole numbers in [0, class_count). After an error the weights are as they were before the failing step.
+    """
+
+    def __init__(self, artifact: bytes, options: _core.Options) -> None:
+        self._info = read_info(artifact)
+        self._memory = _core.memory_plan(artifact, options)
+        self._batch = options.batch
+        self._core = _core.CoreTrainer(artifact, options)
+
+    @classmethod
+    def open(
+        cls,
+        source: Source,
+        *,
+        batch: int | None = None,
+        optimizer: str | None = None,
+        learning_rate: float | None = None,
+        momentum: float | None = None,
+        weight_decay: float | None = None,
+        beta1: float | None = None,
+        beta2: float | None = None,
+        epsilon: float | None = None,
+        seed: int = 0,
+        budget_bytes: int | None = None,
+        kernels: str = "auto",
+        start: str = "init",
+    ) -> Trainer:
+        """A trainer at step 0 of the artifact `source`, a path or bytes. What is None comes from the artifact's recipe.
+
+        `optimizer` sgd or adam; `start` init or trained; `seed` fixes the sample order; `budget_bytes` caps the arena.
+        Raises CorruptArtifact, IncompatibleArtifact, UnsupportedOp, BudgetExceeded, InvalidInput, OSError.
+        """
+        artifact = read_artifact(source)
+        options = make_options(
+            artifact,
+            batch=batch,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
+            seed=seed,
+            budget_bytes=budget_bytes,
+            kernels=kernels,
+            start=start,
+        )
+        return cls(artifact, options)
+
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 500,
+        on_step: Callable[[Progress], bool | None] | None = None,
+    ) -> FitReport:
+        """Trains until the trainer has completed `epochs` or made `steps` in its whole life; None: the recipe's epochs.
+
+        Being totals, the same call goes on after a `restore`, and gives the losses of a run that was never interrupted.
+        `checkpoint` is written every `checkpoint_every` steps and at the end. `on_step` returning False cancels there.
+        An exception leaves the checkpoint written last. Raises InvalidInput, NonFiniteLoss, OSError.
+        """
+        samples, labels = self._checked(x, y)
+        done = self._goal(epochs, steps)
+        if checkpoint_every < 1:
+            raise InvalidInput(f"checkpoint_every {checkpoint_every} must be at least 1 step")
+        begin, started = self.progress, time.perf_counter()
+        progress, losses, cancelled = begin, [], False
+        while not cancelled and not done(progress):
+            rows = self._core.next_batch(len(samples))
+            losses.append(self._core.train_step(self._floats(samples[rows]), labels[rows]))
+            progress = Progress(*self._core.progress(), losses[-1])
+            if checkpoint is not None and progress.step % checkpoint_every == 0:
+                self.save(checkpoint)
+            cancelled = on_step is not None and on_step(progress) is False
+        if checkpoint is not None and (not losses or progress.step % checkpoint_every != 0):
+            self.save(checkpoint)
+        return FitReport(
+            steps=len(losses),
+            epochs=progress.epoch - begin.epoch,
+            losses=np.array(losses, np.float32),
+            progress=progress,
+            cancelled=cancelled,
+            seconds=time.perf_counter() - started,
+        )
+
+    def train_step(self, x: Array, y: Array) -> float:
+        """One update with at most `batch` samples; the mean loss in nats before it. Leaves epoch and position alone."""
+        samples, labels = self._checked(x, y)
+        return self._core.train_step(self._floats(samples), labels)
+
+    def compute_gradients(self, x: Array, y: Array) -> float:
+        """The loss of `train_step` without the update; read the gradients from `gradients`. For gradient checks."""
+        samples, labels = self._checked(x, y)
+        return self._core.compute_gradients(self._floats(samples), labels)
+
+    def evaluate(self, x: Array, y: Array) -> Evaluation:
+        """Loss and accuracy over any number of samples; equal scores count as the lowest class."""
+        samples, labels = self._checked(x, y)
+        loss_sum, correct = 0.0, 0
+        for part in self._parts(len(samples)):
+            part_loss, part_correct = self._core.evaluate(self._floats(samples[part]), labels[part])
+            loss_sum, correct = loss_sum + part_loss, correct + part_correct
+        return Evaluation(loss_sum / len(samples), correct / len(samples), correct, len(samples))
+
+    def predict(self, x: Array) -> Floats:
+        """Probabilities (n, class_count) of any number of samples."""
+        samples = self._checked_samples(x)
+        return np.concatenate([self._core.predict(self._floats(samples[part])) for part in self._parts(len(samples))])
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> bytes:
+        """The checkpoint's bytes: values, optimizer state, step, sample order, ticket hash; also to `path` if given.
+
+        The file that was at `path` becomes `path`.previous, and no kill or full disk costs both. Raises OSError.
+        """
+        content = self._core.save()
+        if path is not None:
+            files.save_generation(path, content)
+        return content
+
+    def restore(self, source: Source, *, missing_ok: bool = False) -> bool:
+        """Goes on from a checkpoint, bytes or a path; with a CheckpointWarning from `path`.previous.
+
+        False, and nothing changed, if there is none and `missing_ok`. Raises CorruptCheckpoint, FileNotFoundError, and
+        InvalidInput if it is of another optimizer; the trainer is then as before.
+        """
+        if isinstance(source, bytes):
+            self._core.restore(source)
+        elif missing_ok and not files.exists(source):
+            self._core.progress()  # a closed trainer must not look restored
+            return False
+        else:
+            files.load_newest(source, self._core.restore)
+        return True
+
+    def reset(self) -> None:
+        """Back to the values it was opened with, at step 0; the seed stays."""
+        self._core.reset()
+
+    def export(self, path: str | os.PathLike[str] | None = None) -> bytes:
+        """A new artifact: the same ticket with the present values as its trained ones; also to `path` if given."""
+        content = self._core.export_artifact()
+        if path is not None:
+            files.write_file(path, content)
+        return content
+
+    def close(self) -> None:
+        """Gives the memory back, after a step that another thread may be in. Any number of times."""
+        self._core.close()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def info(self) -> ArtifactInfo:
+        return self._info
+
+    @property
+    def batch(self) -> int:
+        return self._batch
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(*self._core.progress())
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The arena by part, in bytes, and its `total`."""
+        return dict(self._memory)
+
+    @property
+    def arena_bytes(self) -> int:
+        return self._memory["total"]
+
+    @property
+    def kernels(self) -> str:
+        """The kernels that run; every choice gives the same bits."""
+        code = self._core.kernels_in_use()
+        return next(name for name, value in KERNELS.items() if value == code)
+
+    @property
+    def values(self) -> Floats:
+        """A copy of every stored value in the artifact's order: live weights in CSR order, dense ones row-major."""
+        return self._core.values()
+
+    @property
+    def gradients(self) -> Floats:
+        """A copy, in the order of `values`; of the last `compute_gradients`."""
+        return self._core.gradients()
+
+    def _goal(self, epochs: int | None, steps: int | None) -> Callable[[Progress], bool]:
+        if epochs is not None and steps is not None:
+            raise InvalidInput(f"epochs {epochs} and steps {steps} were both given; give one")
+        if steps is not None:
+            return lambda progress: progress.step >= steps
+        total = self._info.epochs if epochs is None else epochs
+        if total < 1:
+            remedy = "; the recipe suggests none, so give epochs" if epochs is None else ""
+            raise InvalidInput(f"epochs {total} must be at least 1{remedy}")
+        return lambda progress: progress.epoch >= total
+
+    def _parts(self, count: int) -> list[slice]:
+        return [slice(start, start + self._batch) for start in range(0, count, self._batch)]
+
+    def _checked(self, x: Array, y: Array) -> tuple[Array, NDArray[np.int32]]:
+        samples, labels = self._checked_samples(x), np.asarray(y)
+        check_labels(labels, len(samples), "y", self._info.class_count)
+        return samples, np.ascontiguousarray(labels, np.int32)
+
+    def _checked_samples(self, x: Array) -> Array:
+        samples = np.asarray(x)
+        if samples.dtype != np.uint8 and samples.dtype.kind != "f":
+            raise InvalidInput(f"x has dtype {samples.dtype}; give uint8 or float samples")
+        if samples.size == 0:
+            raise InvalidInput(f"x is empty, shape {samples.shape}; give at least one sample")
+        given, shape = samples.shape[1:], self._info.input_shape
+        flat = given == (self._info.input_elements,)
+        if samples.ndim == 0 or not (flat or _without_ones(given) == _without_ones(shape)):
+            raise InvalidInput(f"x has shape {samples.shape} but the network takes (n, {', '.join(map(str, shape))})")
+        return samples
+
+    def _floats(self, samples: Array) -> Floats:
+        """(n, ...) -> (n, input_elements); what float32 cannot hold becomes infinite and is refused by the core."""
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(samples.reshape(len(samples), -1), np.float32)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(extent for extent in shape if extent != 1)

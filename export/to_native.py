@@ -1,0 +1,170 @@
+"""Writes a ticket as the native artifact (`.tkt`) that the device runtime trains: FORMAT.md, byte for byte.
+
+Deterministic: equal tickets give equal bytes. A pruned parameter is stored as CSR of its live weights, every other one
+dense; a value of 0.0 is never taken for a pruned weight. Refuses, by name, what exceeds a limit of the format.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.card import normalisation, recipe
+from export.network import OPERATORS, Network, Node, Shape
+from export.ticket import Bits, Floats, Ticket, TicketError
+
+MAGIC = b"\x89TKT\r\n\x1a\n"
+VERSION = (1, 0)
+HEADER = struct.Struct("<8sHHIII32s8x")
+HEADER_CRC_OFFSET = 20
+SECTION_ALIGNMENT = 64
+
+CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED = range(1, 9)
+OPTIMIZER_CODES = {"sgd": 1, "adam": 2}
+LOSS_CODES = {"cross_entropy": 1}
+OPERATOR_CODES = {"linear": 1, "relu": 2, "flatten": 3, "add": 4}
+DENSE, CSR_U16, CSR_U32 = range(3)
+
+MAX_FILE_BYTES = 2**31 - 1
+MAX_CARD_BYTES = 2**20
+MAX_NODES = 4096
+MAX_PARAMETERS = 4096
+MAX_BUFFER_ELEMENTS = 2**24
+MAX_PARAMETER_ELEMENTS = 2**28
+U16_COLUMNS = 65536
+
+
+def to_native_bytes(ticket: Ticket) -> bytes:
+    """The whole artifact. Raises TicketError where the card lacks a part devices need, or a limit is exceeded."""
+    _check_limits(ticket)
+    params, pattern = _params_and_pattern(ticket)
+    sections = {
+        CARD: _card(ticket),
+        RECIPE: _recipe(ticket),
+        INPUT: _input(ticket),
+        GRAPH: _graph(ticket.network),
+        PARAMS: params,
+        PATTERN: pattern,
+        INIT: _values(ticket.init, ticket.masks),
+    }
+    if ticket.trained is not None:
+        sections[TRAINED] = _values(ticket.trained, ticket.masks)
+    return _file(sections, bytes.fromhex(ticket.hash))
+
+
+def _file(sections: Mapping[int, bytes], ticket_hash: bytes) -> bytes:
+    header_bytes = HEADER.size + 16 * len(sections)
+    table, body, end = bytearray(), bytearray(), header_bytes
+    for kind, content in sections.items():
+        padding = -end % SECTION_ALIGNMENT
+        table += struct.pack("<IIII", kind, end + padding, len(content), zlib.crc32(content))
+        body += bytes(padding) + content
+        end += padding + len(content)
+    if end > MAX_FILE_BYTES:
+        raise TicketError(f"the artifact would have {end} bytes, but at most {MAX_FILE_BYTES} fit; prune more")
+    header = bytearray(HEADER.pack(MAGIC, *VERSION, end, len(sections), 0, ticket_hash) + table)
+    struct.pack_into("<I", header, HEADER_CRC_OFFSET, zlib.crc32(header))
+    return bytes(header + body)
+
+
+def _check_limits(ticket: Ticket) -> None:
+    network = ticket.network
+    counts = (("nodes", len(network.nodes), MAX_NODES), ("parameters", len(network.parameters), MAX_PARAMETERS))
+    for what, count, limit in counts:
+        if not 1 <= count <= limit:
+            raise TicketError(f"the network has {count} {what}; the format holds 1 to {limit}")
+    for index, shape in enumerate(network.shapes):
+        _check_elements(f"buffer {index}", shape, MAX_BUFFER_ELEMENTS)
+    for parameter in network.parameters:
+        _check_elements(f"parameter '{parameter.name}'", parameter.shape, MAX_PARAMETER_ELEMENTS)
+    for node in network.nodes:
+        if (bias := node.params.get("bias")) in ticket.masks:
+            raise TicketError(
+                f"parameter '{bias}': a pruned bias has no place in the format; leave it out of the masks"
+            )
+
+
+def _check_elements(what: str, shape: Shape, limit: int) -> None:
+    elements = math.prod(shape)
+    if elements > limit:
+        raise TicketError(f"{what}: shape {shape} has {elements} elements; the format holds at most {limit}")
+
+
+def _card(ticket: Ticket) -> bytes:
+    card = json.dumps(dict(ticket.card), sort_keys=True, separators=(",", ":")).encode()
+    if len(card) > MAX_CARD_BYTES:
+        raise TicketError(f"the card has {len(card)} bytes; the format holds at most {MAX_CARD_BYTES}; shorten it")
+    return card
+
+
+def _recipe(ticket: Ticket) -> bytes:
+    r = recipe(ticket)
+    floats = (r.learning_rate, r.momentum, r.weight_decay, r.beta1, r.beta2, r.epsilon)
+    return struct.pack("<II6fII", OPTIMIZER_CODES[r.optimizer], r.batch, *floats, r.epochs, 0)
+
+
+def _input(ticket: Ticket) -> bytes:
+    n = normalisation(ticket)
+    head = _shape(ticket.network.input_shape) + struct.pack("<I", len(n.mean))
+    return head + n.mean.astype("<f4").tobytes() + n.inverse_std.astype("<f4").tobytes()
+
+
+def _graph(network: Network) -> bytes:
+    number = {parameter.name: index for index, parameter in enumerate(network.parameters)}
+    head = struct.pack("<IIII", len(network.shapes), len(network.nodes), LOSS_CODES[network.loss], 0)
+    shapes = b"".join(_shape(shape) for shape in network.shapes)
+    return head + shapes + b"".join(_node(node, number) for node in network.nodes)
+
+
+def _node(node: Node, number: Mapping[str, int]) -> bytes:
+    operator = OPERATORS[node.op]
+    roles = [role for role in operator.params + operator.optional_params if role in node.params]
+    words = [*node.inputs, *(number[node.params[role]] for role in roles)]
+    head = struct.pack(
+        "<HHHH", OPERATOR_CODES[node.op], len(node.inputs), len(roles), 0
+    )  # no operator has attributes yet
+    return head + struct.pack(f"<{len(words)}I", *words)
+
+
+def _shape(shape: Shape) -> bytes:
+    return struct.pack("<5I", len(shape), *shape, *[1] * (4 - len(shape)))
+
+
+def _params_and_pattern(ticket: Ticket) -> tuple[bytes, bytes]:
+    records, pattern = bytearray(), bytearray()
+    for parameter in ticket.network.parameters:
+        rows, cols = (*parameter.shape, 1)[:2]
+        if parameter.name not in ticket.masks:
+            records += struct.pack("<6I", DENSE, rows, cols, rows * cols, 0, 0)
+            continue
+        row_ptr, col_idx = _csr(ticket.masks[parameter.name])
+        encoding = CSR_U16 if col_idx.itemsize == 2 else CSR_U32
+        offsets = [_append(pattern, row_ptr), _append(pattern, col_idx)]
+        records += struct.pack("<6I", encoding, rows, cols, len(col_idx), *offsets)
+    return struct.pack("<II", len(ticket.network.parameters), 0) + records, bytes(pattern)
+
+
+def _csr(mask: Bits) -> tuple[NDArray[np.uint32], NDArray[np.uint16] | NDArray[np.uint32]]:
+    row_ptr = np.concatenate(([0], np.cumsum(mask.sum(axis=1)))).astype("<u4")
+    columns = np.nonzero(mask)[1]
+    return row_ptr, columns.astype("<u2" if mask.shape[1] <= U16_COLUMNS else "<u4")
+
+
+def _append(pattern: bytearray, array: NDArray[np.uint16] | NDArray[np.uint32]) -> int:
+    """The offset at which it starts, a multiple of 4."""
+    pattern += bytes(-len(pattern) % 4)
+    offset = len(pattern)
+    pattern += array.tobytes()
+    return offset
+
+
+def _values(values: Mapping[str, Floats], masks: Mapping[str, Bits]) -> bytes:
+    """Parameter after parameter; the live ones of a pruned weight in row-major order, which is the order of CSR."""
+    parts = (array[masks[name]] if name in masks else array for name, array in values.items())
+    return b"".join(part.astype("<f4").tobytes() for part in parts)

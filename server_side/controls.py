@@ -1,0 +1,24 @@
+"""The controls of a ticket: the same sparse network with other weights, and the same weights on another mask.
+
+A ticket that does not beat both has not won anything: reinit shows whether the initial weights matter, shuffle whether
+the places of the live weights do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server_side.prune import Masks
+
+Values = dict[str, NDArray[np.float32]]
+
+
+def apply_masks(values: Values, masks: Masks) -> Values:
+    """Pruned weights exactly +0, every other value bit for bit; parameters without a mask unchanged."""
+    return {name: np.where(masks[name], value, np.float32(0)) if name in masks else value for name, value in values.items()}
+
+
+def shuffle_masks(masks: Masks, generator: np.random.Generator) -> Masks:
+    """Each layer's mask permuted at random: the density of every layer stays, the places do not."""
+    return {name: generator.permutation(mask.ravel()).reshape(mask.shape) for name, mask in masks.items()}

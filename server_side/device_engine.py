@@ -1,0 +1,148 @@
+"""Trains jobs on the sparse runtime that will train the ticket on devices: time falls with density, and every search
+is a parity test of that runtime. One trainer a job, jobs side by side on CPU threads; the same bits for any thread count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runtime import Trainer
+from export.network import Network
+from export.ticket import Ticket
+from export.to_native import to_native_bytes
+from server_side.controls import Values
+from server_side.data import Split
+from server_side.prune import Masks
+from server_side.seeds import BatchOrder
+from server_side.training import ADAM_BETAS, ADAM_EPSILON, Interrupted, Job, Recipe, Training, Watch, evaluation_steps
+
+STEPS_A_REPORT = 100
+
+
+class DeviceEngine:
+    """Holds the data and trains jobs of one network by `recipe`."""
+
+    def __init__(self, network: Network, split: Split, recipe: Recipe, threads: int) -> None:
+        self.network, self.split, self.recipe, self.threads = network, split, recipe, threads
+
+    def train(self, jobs: list[Job], watch: Watch, finished: Callable[[Job, Training], None]) -> None:
+        """Calls `finished` for each job as it ends, in the caller's thread; raises Interrupted when asked to stop."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            futures = [pool.submit(self._train_one, job, watch) for job in jobs]
+            try:
+                for job, future in zip(jobs, futures, strict=True):
+                    finished(job, future.result())
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def _train_one(self, job: Job, watch: Watch) -> Training:
+        with Trainer.open(self._artifact(job)) as trainer:
+            run = _Run(self, job, trainer)
+            for _ in run.steps():
+                if run.step % STEPS_A_REPORT == 0:
+                    watch.advanced(STEPS_A_REPORT, run.last_loss, run.last_accuracy)
+                if watch.stop_requested():
+                    raise Interrupted
+            return run.training()
+
+    def _artifact(self, job: Job) -> bytes:
+        recipe = self.recipe
+        card = {
+            "task": job.name,
+            "labels": [str(label) for label in range(self.network.output_shape[0])],
+            "input": {"mean": [0.0], "inverse_std": [1.0]},  # the split is normalised already
+            "recipe": {
+                "optimizer": recipe.optimizer,
+                "batch": recipe.batch,
+                "learning_rate": recipe.learning_rate,
+                "momentum": recipe.momentum,
+                "weight_decay": recipe.weight_decay,
+                "beta1": ADAM_BETAS[0],
+                "beta2": ADAM_BETAS[1],
+                "epsilon": ADAM_EPSILON,
+                "epochs": 0,
+            },
+        }
+        masks = {name: mask for name, mask in job.masks.items() if not mask.all()}
+        return to_native_bytes(Ticket(self.network, job.start, masks, card=card))
+
+
+class _Run:
+    """One job on one trainer."""
+
+    def __init__(self, engine: DeviceEngine, job: Job, trainer: Trainer) -> None:
+        self.engine, self.job, self.trainer = engine, job, trainer
+        self.order = BatchOrder(job.seed, len(engine.split.x_train), engine.recipe.batch)
+        self.step = job.first_step
+        self.evaluations = evaluation_steps(engine.recipe, job.first_step)
+        self._due = frozenset(self.evaluations)
+        self.train_loss: list[float] = []
+        self.validation: list[tuple[float, float]] = []
+        self.early = self.snapshot = trainer.values.copy()
+        self.last_loss = self.last_accuracy = float("nan")
+        self._losses: list[float] = []
+
+    def steps(self) -> Iterator[int]:
+        """Trains to the end, yielding after each step."""
+        split, recipe = self.engine.split, self.engine.recipe
+        self._visit()
+        while self.step < recipe.steps:
+            index = self.order.indices(self.step)
+            self._losses.append(self.trainer.train_step(split.x_train[index], split.y_train[index]))
+            self.step += 1
+            self._visit()
+            yield self.step
+
+    def _visit(self) -> None:
+        if self.step == self.job.snapshot_step:
+            self.snapshot = self.trainer.values.copy()
+        if self.step not in self._due:
+            return
+        evaluation = self.trainer.evaluate(self.engine.split.x_validation, self.engine.split.y_validation)
+        if not self.validation or evaluation.loss < min(loss for loss, _ in self.validation):
+            self.early = self.trainer.values.copy()
+        self.validation.append((evaluation.loss, evaluation.accuracy))
+        self.train_loss.append(float(np.mean(self._losses)) if self._losses else float("nan"))
+        self.last_loss, self.last_accuracy = self.train_loss[-1], evaluation.accuracy
+        self._losses.clear()
+
+    def training(self) -> Training:
+        final = self.trainer.values.copy()
+        network, masks, job = self.engine.network, self.job.masks, self.job
+        losses, accuracies = np.array(self.validation).T
+        return Training(
+            steps=np.array(self.evaluations),
+            train_loss=np.array(self.train_loss),
+            validation_loss=losses,
+            validation_accuracy=accuracies,
+            early_accuracy=self._test(self.early),
+            final_accuracy=self._test(final),
+            early=dense_values(network, masks, self.early),
+            final=dense_values(network, masks, final),
+            snapshot=dense_values(network, masks, self.snapshot) if job.snapshot_step is not None else None,
+        )
+
+    def _test(self, values: NDArray[np.float32]) -> float:
+        """Accuracy on the test part of a network with these values, in a trainer of its own."""
+        start = dense_values(self.engine.network, self.job.masks, values)
+        job = Job(self.job.seed, self.job.kind, self.job.index, start, self.job.masks)
+        with Trainer.open(self.engine._artifact(job)) as trainer:
+            return trainer.evaluate(self.engine.split.x_test, self.engine.split.y_test).accuracy
+
+
+def dense_values(network: Network, masks: Masks, values: NDArray[np.float32]) -> Values:
+    """Every parameter in its full shape from the runtime's flat array of live values."""
+    result: Values = {}
+    position = 0
+    for parameter in network.parameters:
+        mask = masks[parameter.name] if parameter.name in masks else np.ones(parameter.shape, np.bool_)
+        live = int(mask.sum())
+        result[parameter.name] = np.zeros(parameter.shape, np.float32)
+        result[parameter.name][mask] = values[position : position + live]
+        position += live
+    return result

@@ -1,0 +1,163 @@
+"""The command: finds a winning ticket, judges it against dense and against its controls, and writes it with a report.
+
+    python -m server_side.find                                                     # digits, about a minute
+    python -m server_side.find --data idx:DIR --model lenet-300-100 --rounds 20    # the paper's protocol
+
+Exit codes: 0 a matching ticket was found; 1 failure; 2 bad usage or data; 3 finished, but no ticket matched; 130
+interrupted (the same command goes on). Everything but the result goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server_side.errors import UsageError
+from server_side.options import Options, parse_steps
+
+if TYPE_CHECKING:
+    from server_side.progress import Progress
+    from server_side.search import Search
+    from server_side.training import Recipe, Watch
+
+EXIT_FOUND, EXIT_FAILURE, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return find(options)
+    except UsageError as error:
+        print(f"find: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as error:
+        print(f"find: {error.filename or 'disk'}: {error.strerror or error}; what was finished is kept", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def find(options: Options) -> int:
+    """The whole search; prints its result and returns the exit code. Raises UsageError before any training is begun."""
+    import torch  # three seconds: not for --help
+
+    from server_side import summary
+    from server_side.progress import Progress
+    from server_side.training import Interrupted
+
+    progress = Progress(quiet=options.quiet)
+    search = prepare(options, progress)
+    torch.set_num_threads(search.options.threads)
+    progress.show_plan(search)
+    if options.dry_run:
+        return EXIT_FOUND
+    search.directory.create()
+    started = time.monotonic()
+    with search.directory.locked(), _stopping_at_signals(progress):
+        try:
+            with progress.shown():
+                rounds = search.run()
+        except Interrupted:
+            print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
+    print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
+    return EXIT_FOUND if result["verdict"]["matching"] else EXIT_NO_MATCH
+
+
+def prepare(options: Options, watch: Watch) -> Search:
+    """Loads and checks data and model, resolves every option and opens the run directory; nothing is trained."""
+    from server_side.data import load_data, split
+    from server_side.models import PRESETS, load_model
+    from server_side.run_directory import RunDirectory
+    from server_side.search import Search
+
+    name = options.model or ("lenet-300-100-digits" if options.data == "digits" else None)
+    if name is None:
+        raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
+    preset = PRESETS[name].defaults if name in PRESETS else {}
+    options = replace(options, model=name).resolve(preset)
+    data = load_data(options.data, options.seed)
+    model = load_model(name, data.input_shape, data.classes)
+    parts = split(data, options.filled("validation"), options.seed)
+    recipe, rewind_step = _recipe(options, len(parts.x_train))
+    slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
+    identity = {**options.identity(), "data_sha256": data.fingerprint}
+    directory = RunDirectory(Path(options.output_dir or f"runs/{slug}"), identity)
+    return Search(options, data, parts, model, recipe, rewind_step, directory, watch)
+
+
+def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:
+    """The recipe and the rewind step, with epochs turned into steps."""
+    from server_side.training import Recipe
+
+    per_epoch = samples // options.filled("batch")
+    if per_epoch < 1:
+        raise UsageError(f"batch {options.batch}: more than the {samples} training samples")
+    steps = parse_steps(options.filled("steps"), per_epoch, "steps")
+    every = parse_steps(options.filled("evaluate_every"), per_epoch, "evaluate_every")
+    rewind_step = parse_steps(options.rewind_step, per_epoch, "rewind_step")
+    if not (0 < every <= steps and rewind_step < steps):
+        raise UsageError(f"steps {steps}: must be at least evaluate_every ({every}) and more than rewind_step ({rewind_step})")
+    recipe = Recipe(
+        options.filled("optimizer"),
+        options.filled("learning_rate"),
+        options.momentum,
+        options.weight_decay,
+        options.filled("batch"),
+        steps,
+        every,
+    )
+    return recipe, rewind_step
+
+
+@contextlib.contextmanager
+def _stopping_at_signals(progress: Progress) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops at the next step with everything saved; the second one at once."""
+
+    def stop(number: int, frame: object) -> None:
+        if progress.stop_requested():
+            raise KeyboardInterrupt
+        progress.request_stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _parse(arguments: list[str]) -> Options:
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog="python -m server_side.find",
+        description=(__doc__ or "").splitlines()[0],
+        epilog="Exit codes: 0 a matching ticket; 2 bad usage or data; 3 no ticket matched; 130 interrupted, run again to go on.",
+    )
+    parser.add_argument("--config", action="config", help="YAML or JSON file of options, e.g. a run directory's config.json")
+    parser.add_class_arguments(Options)
+    named = [a if not a.startswith("--") else _underscored(a) for a in arguments]
+    values = parser.parse_args(named).as_dict()
+    return Options(**{field.name: values[field.name] for field in fields(Options)})
+
+
+def _underscored(argument: str) -> str:
+    """`--prune-fraction=0.2` is `--prune_fraction=0.2`."""
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,116 @@
+"""Models to search in: presets with the protocol of their paper, or `package.module:factory` for one's own nn.Module.
+
+A factory returns a freshly initialised module each time it is called and draws from torch's global generator alone, so
+that a seed fixes its weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.lower import lower
+from export.network import Network, NetworkError
+from server_side.data import import_object
+from server_side.errors import UsageError
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A factory and the network it lowers to, checked before anything is trained."""
+
+    name: str
+    factory: Callable[[], nn.Module]
+    network: Network
+
+    def initial_weights(self, seed: int) -> Weights:
+        """Fresh weights of `seed`, float32 on the CPU; the caller's random state is untouched."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = self.factory()
+        return {name: p.detach().to(torch.float32).clone() for name, p in module.named_parameters()}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published network with its protocol: the defaults of the options that the command line leaves open."""
+
+    build: Callable[[tuple[int, ...], int], nn.Module]
+    defaults: Mapping[str, Any]
+
+
+def load_model(source: str, input_shape: tuple[int, ...], classes: int) -> Model:
+    """Builds and lowers `source`; raises UsageError naming the module a device cannot train."""
+    factory: Callable[[], nn.Module]
+    if source in PRESETS:
+        build = PRESETS[source].build
+
+        def factory() -> nn.Module:
+            return build(input_shape, classes)
+    elif ":" in source:
+        factory = import_object(source, "model")
+    else:
+        raise UsageError(f"model '{source}': expected one of {', '.join(PRESETS)} or package.module:factory")
+    module = factory()
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"model '{source}': the factory returned {type(module).__name__}, not a torch.nn.Module")
+    try:
+        network = lower(module, input_shape)
+    except NetworkError as error:
+        raise UsageError(f"model '{source}': {error}") from error
+    if network.output_shape != (classes,):
+        raise UsageError(f"model '{source}': {network.output_shape[0]} outputs, but the data has {classes} classes")
+    if not network.prunable:
+        raise UsageError(f"model '{source}': no layer with prunable weights")
+    return Model(source, factory, network)
+
+
+def _dense_layer(inputs: int, outputs: int) -> nn.Linear:
+    """Gaussian Glorot weights and zero biases, as Frankle & Carbin 2019 initialise LeNet."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=math.sqrt(2.0 / (inputs + outputs)))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class LeNet300100(nn.Module):
+    """The fully connected LeNet of LeCun et al. 1998: 300 and 100 hidden units."""
+
+    def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.fc1 = _dense_layer(math.prod(input_shape), 300)
+        self.fc2 = _dense_layer(300, 100)
+        self.fc3 = _dense_layer(100, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, *input_shape) -> (batch, classes)"""
+        hidden = torch.relu(self.fc1(self.flatten(x)))
+        return self.fc3(torch.relu(self.fc2(hidden)))
+
+
+_FRANKLE_CARBIN_LENET: Mapping[str, Any] = {
+    "optimizer": "adam",
+    "learning_rate": 1.2e-3,
+    "batch": 60,
+    "steps": "50000it",
+    "evaluate_every": "100it",
+    "validation": 5000,
+    "prune_fraction": 0.2,
+    "output_prune_fraction": 0.1,
+}
+
+PRESETS: Mapping[str, Preset] = {
+    "lenet-300-100": Preset(LeNet300100, _FRANKLE_CARBIN_LENET),
+    "lenet-300-100-digits": Preset(
+        LeNet300100,
+        {**_FRANKLE_CARBIN_LENET, "steps": "600it", "evaluate_every": "20it", "validation": 0.2},
+    ),
+}

@@ -1,0 +1,82 @@
+"""What a user sees of a search, on stderr: the plan before it, one line of progress in it.
+
+    round 3/12, 51.4 % of the weights, 25 networks: 31%|███   | 4650/15000 [00:31<01:02, loss=0.083, accuracy=97.6%]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from server_side.search import Search
+
+PIPE_SECONDS = 30.0  # between two lines where stderr is not a terminal
+
+
+class Progress:
+    """Follows a search (training.Watch). Thread-safe; shows nothing when `quiet`."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self._stop = False
+        self._lock = threading.Lock()
+        self._bar: Any = None
+        self._rounds = 0
+        self._total = 0
+        self._done = 0
+
+    def show_plan(self, search: Search) -> None:
+        """Says what will happen, how much of it, and where."""
+        options, recipe, ladder = search.options, search.recipe, search.ladder()
+        self._rounds = len(ladder) - 1
+        trainings = search.training_count(self._rounds)
+        dense = options.seeds * recipe.steps
+        self._total = dense + (trainings - options.seeds) * (recipe.steps - search.rewind_step)
+        data = search.data
+        self._say(
+            f"find: {options.model} ({ladder[0]:,} prunable weights) on {data.name}: {len(search.split.x_train):,} samples to train, "
+            f"{len(search.split.x_validation):,} to validate, {len(search.split.x_test):,} to test",
+            f"      {self._rounds} rounds down to {ladder[-1] / ladder[0]:.2%} of the weights, {options.seeds} seeds, "
+            f"{options.reinits} reinit and {options.shuffles} shuffle controls each: {trainings:,} trainings of {recipe.steps:,} steps",
+            f"      on {search.device()}, {options.threads} threads; run directory {search.directory.path} (Ctrl-C stops, the same command goes on)",
+        )
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """The progress line, while the search runs."""
+        interval = 0.5 if sys.stderr.isatty() else PIPE_SECONDS
+        self._bar = tqdm(
+            total=self._total, disable=self.quiet, file=sys.stderr, unit="step", unit_scale=True, mininterval=interval,
+            maxinterval=2 * interval, dynamic_ncols=True,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            self._bar.close()
+
+    def begin_round(self, number: int, density: float, replicas: int) -> None:
+        self._bar.set_description(f"round {number}/{self._rounds}, {density:.1%} of the weights, {replicas} networks", refresh=False)
+
+    def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:
+        with self._lock:
+            if not math.isnan(validation_accuracy):
+                self._bar.set_postfix(loss=f"{train_loss:.3f}", accuracy=f"{validation_accuracy:.1%}", refresh=False)
+            self._bar.update(replica_steps)
+
+    def stop_requested(self) -> bool:
+        return self._stop
+
+    def request_stop(self) -> None:
+        self._stop = True
+        self._say("\nfind: stopping at the next step; once more to stop at once")
+
+    def _say(self, *lines: str) -> None:
+        if not self.quiet:
+            print("\n".join(lines), file=sys.stderr)

@@ -1,0 +1,245 @@
+"""The algorithm: train, prune, rewind, again (Frankle & Carbin 2019), with its controls beside it in every round.
+
+Rewinding is three independent choices: where the mask comes from (the previous round's weights, or always the dense
+network's), which weights the ticket starts from (those at the rewind step), and where its schedule starts (that step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from export.network import Network
+from export.ticket import Ticket
+from server_side.controls import Values, apply_masks, shuffle_masks
+from server_side.data import Dataset, Split
+from server_side.models import Model
+from server_side.options import Options
+from server_side.prune import LayerCollapse, Masks, prune_global, prune_layerwise, removed_count
+from server_side.run_directory import RunDirectory
+from server_side.seeds import derive, generator
+from server_side.stacked import StackedEngine
+from server_side.training import Job, Recipe, Training, Watch
+from server_side.verdict import Measured
+
+DEVICE_ENGINE_DENSITY = 0.35  # at and below it `engine: auto` trains on the sparse runtime; benchmarks/find_speed.py
+STACK_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Round:
+    """One density: what was trained there and the masks it was trained with. Round 0 is dense."""
+
+    number: int
+    density: float
+    masks: dict[int, Masks]
+    trainings: dict[str, Training]
+    measured: dict[str, Measured]
+
+    def layer_densities(self, seed: int) -> dict[str, float]:
+        return {name: float(mask.mean()) for name, mask in self.masks[seed].items()}
+
+
+@dataclass(frozen=True)
+class Search:
+    """Everything a search needs, checked; `run()` is the algorithm."""
+
+    options: Options
+    data: Dataset
+    split: Split
+    model: Model
+    recipe: Recipe
+    rewind_step: int
+    directory: RunDirectory
+    watch: Watch
+
+    @property
+    def seeds(self) -> range:
+        return range(self.options.seed, self.options.seed + self.options.seeds)
+
+    def run(self) -> list[Round]:
+        """All rounds, the dense one first; finished trainings are taken from the run directory."""
+        theta0 = {seed: self.theta(seed) for seed in self.seeds}
+        everything = {name: np.ones(shape, np.bool_) for name, shape in _prunable_shapes(self.model.network).items()}
+        masks = {seed: everything for seed in self.seeds}
+        snapshot = self.rewind_step or None
+        dense_jobs = [Job(seed, "dense", 0, theta0[seed], masks[seed], snapshot_step=snapshot) for seed in self.seeds]
+        rounds = [self._round(0, dense_jobs, masks, None)]
+        dense = {seed: rounds[0].trainings[f"seed{seed}-dense"] for seed in self.seeds}
+        rewind = {seed: dense[seed].snapshot or theta0[seed] for seed in self.seeds}
+        deciding = {seed: dense[seed].final for seed in self.seeds}
+        for number in range(1, len(self.ladder())):
+            try:
+                masks = {seed: self._prune(deciding[seed], masks[seed]) for seed in self.seeds}
+            except LayerCollapse:
+                break
+            rounds.append(self._round(number, list(self._jobs(rewind, masks, number)), masks, rounds[0]))
+            if self.options.schedule == "iterative":
+                deciding = {seed: rounds[-1].trainings[f"seed{seed}-ticket"].final for seed in self.seeds}
+            if self.options.until_accuracy_falls and self._has_fallen(rounds[-1]):
+                break
+        return rounds
+
+    def theta(self, seed: int) -> Values:
+        """The initial weights of replicate `seed`."""
+        return {name: value.numpy() for name, value in self.model.initial_weights(derive(seed, "init")).items()}
+
+    def ladder(self) -> list[int]:
+        """Live weights after each round, the dense count first."""
+        sizes = {name: int(np.prod(shape)) for name, shape in _prunable_shapes(self.model.network).items()}
+        total = sum(sizes.values())
+        ladder = [total]
+        limit = self.options.target_density
+        while len(ladder) <= (self.options.rounds or 10_000):
+            if self.options.rounds is None and limit is not None and ladder[-1] <= limit * total:
+                break
+            if self.options.scope == "global":
+                after = {"all": sum(sizes.values())}
+                after["all"] -= removed_count(after["all"], self._fraction())
+            else:
+                after = {name: n - removed_count(n, self._fractions()[name]) for name, n in sizes.items()}
+            if after == sizes:
+                break
+            sizes = after
+            ladder.append(sum(sizes.values()))
+        return ladder
+
+    def training_count(self, rounds: int) -> int:
+        """Trainings of a whole search of `rounds` rounds of pruning."""
+        return self.options.seeds * (1 + rounds * (1 + self.options.reinits + self.options.shuffles))
+
+    def _fraction(self) -> float:
+        """Share of the live weights that a round removes."""
+        options = self.options
+        if options.target_density is not None and options.rounds is not None:
+            return float(1 - options.target_density ** (1 / options.rounds))
+        assert options.prune_fraction is not None
+        return options.prune_fraction
+
+    def _fractions(self) -> dict[str, float]:
+        options = self.options
+        fractions = dict.fromkeys(self.model.network.prunable, self._fraction())
+        if options.target_density is None or options.rounds is None:
+            assert options.output_prune_fraction is not None
+            fractions[self.model.network.prunable[-1]] = options.output_prune_fraction
+        return fractions
+
+    def _prune(self, weights: Values, masks: Masks) -> Masks:
+        if self.options.scope == "global":
+            return prune_global(weights, masks, self._fraction(), self.model.network.prunable)
+        return prune_layerwise(weights, masks, self._fractions())
+
+    def _jobs(self, rewind: dict[int, Values], masks: dict[int, Masks], number: int) -> Iterable[Job]:
+        """The tickets of a round and their controls; all start at the rewind step and run equally long."""
+        for seed in self.seeds:
+            yield Job(seed, "ticket", 0, apply_masks(rewind[seed], masks[seed]), masks[seed], self.rewind_step)
+        for seed in self.seeds:
+            for index in range(self.options.reinits):
+                fresh = self.model.initial_weights(derive(seed, "reinit", number, index))
+                values = apply_masks({name: value.numpy() for name, value in fresh.items()}, masks[seed])
+                yield Job(seed, "reinit", index, values, masks[seed], self.rewind_step)
+            for index in range(self.options.shuffles):
+                shuffled = shuffle_masks(masks[seed], generator(seed, "shuffle", number, index))
+                yield Job(seed, "shuffle", index, apply_masks(rewind[seed], shuffled), shuffled, self.rewind_step)
+
+    def _round(self, number: int, jobs: list[Job], masks: dict[int, Masks], dense: Round | None) -> Round:
+        trainings = self._trained(number, jobs)
+        measured = {} if dense is None else {"dense": dense.measured["dense"]}
+        for kind in dict.fromkeys(job.kind for job in jobs):
+            measured[kind] = measure([[trainings[j.name] for j in jobs if j.kind == kind and j.seed == s] for s in self.seeds])
+        return Round(number, _density(masks), masks, trainings, measured)
+
+    def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
+        """Every job of a round: from the run directory where it is finished, else trained now and saved."""
+        density = _density({job.seed: job.masks for job in jobs})
+        self.watch.begin_round(number, density, len(jobs))
+        done = {job.name: self.directory.load(number, job) for job in jobs}
+        trainings = {name: training for name, training in done.items() if training is not None}
+
+        def finished(job: Job, training: Training) -> None:
+            self.directory.save(number, job, training)
+            trainings[job.name] = training
+
+        if self._on_device_engine(density):
+            from server_side.device_engine import DeviceEngine  # needs the compiled core: only where it is used
+
+            self._advance_finished([job for job in jobs if job.name in trainings])
+            engine = DeviceEngine(self.model.network, self.split, self.recipe, self.options.threads)
+            engine.train([job for job in jobs if job.name not in trainings], self.watch, finished)
+            return trainings
+        for start in range(0, len(jobs), STACK_SIZE):
+            self._train_stack(number, start, jobs[start : start + STACK_SIZE], trainings)
+        return trainings
+
+    def _train_stack(self, number: int, start: int, stack: list[Job], trainings: dict[str, Training]) -> None:
+        """A stack is trained whole or not at all: in another grouping its bits might differ."""
+        checkpoint = self.directory.stack_checkpoint(number, start)
+        if all(job.name in trainings for job in stack):
+            self._advance_finished(stack)
+            return
+        for job, training in zip(stack, self._stacked().train(stack, checkpoint, self.watch), strict=True):
+            self.directory.save(number, job, training)
+            trainings[job.name] = training
+        checkpoint.unlink(missing_ok=True)
+
+    def _advance_finished(self, jobs: list[Job]) -> None:
+        self.watch.advanced(sum(self.recipe.steps - job.first_step for job in jobs), np.nan, np.nan)
+
+    def _stacked(self) -> StackedEngine:
+        return StackedEngine(self.model, self.split, self.recipe, self.device())
+
+    def device(self) -> torch.device:
+        wanted = self.options.accelerator
+        return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
+
+    def _on_device_engine(self, density: float) -> bool:
+        if self.options.engine == "auto":
+            return self.device().type == "cpu" and density <= DEVICE_ENGINE_DENSITY
+        return self.options.engine == "device"
+
+    def _has_fallen(self, last: Round) -> bool:
+        gap = last.measured["dense"].validation_accuracy.mean() - last.measured["ticket"].validation_accuracy.mean()
+        return bool(gap > self.options.accuracy_tolerance)
+
+    def ticket(self, chosen: Round, rewind_of: Round, card: dict[str, object]) -> Ticket:
+        """The chosen round's ticket of the seed with the best validation accuracy, ready to export."""
+        seed = self.best_seed(chosen)
+        start = rewind_of.trainings[f"seed{seed}-dense"].snapshot or self.theta(seed)
+        masks = chosen.masks[seed]
+        early = chosen.trainings[f"seed{seed}-ticket"].early
+        return Ticket(self.model.network, apply_masks(start, masks), masks, early, card)
+
+    def best_seed(self, chosen: Round) -> int:
+        return int(self.seeds[int(np.argmax(chosen.measured["ticket"].validation_accuracy))])
+
+
+def measure(by_seed: list[list[Training]]) -> Measured:
+    """One value a seed, the mean over its copies."""
+
+    def averaged(value_of: str) -> np.ndarray:
+        return np.array([np.mean([_figure(training, value_of) for training in copies]) for copies in by_seed])
+
+    return Measured(averaged("accuracy"), averaged("accuracy_end"), averaged("validation_accuracy"), averaged("early_stop"))
+
+
+def _figure(training: Training, name: str) -> float:
+    return {
+        "accuracy": training.early_accuracy,
+        "accuracy_end": training.final_accuracy,
+        "validation_accuracy": float(training.validation_accuracy[training.early_index]),
+        "early_stop": float(training.early_step),
+    }[name]
+
+
+def _prunable_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    shapes = network.parameter_shapes
+    return {name: shapes[name] for name in network.prunable}
+
+
+def _density(masks: dict[int, Masks]) -> float:
+    """Share of live weights; every seed has the same."""
+    first = next(iter(masks.values()))
+    return sum(int(mask.sum()) for mask in first.values()) / sum(mask.size for mask in first.values())

@@ -1,0 +1,212 @@
+"""Trains many replicas of one network as a single batched program: torch.func over parameters stacked on a new axis.
+
+Pruned weights stay exactly 0: their gradients are masked before the optimizer sees them, so neither momentum nor weight
+decay can move them. Goes on from its own checkpoint to the same bits; never regroups a stack that was begun.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn import functional as F
+
+from server_side.controls import Values
+from server_side.data import Split
+from server_side.models import Model
+from server_side.seeds import BatchOrder
+from server_side.training import ADAM_BETAS, ADAM_EPSILON, Interrupted, Job, Recipe, Training, Watch, evaluation_steps
+
+Stack = dict[str, torch.Tensor]
+EVALUATION_BATCH = 1000
+CHECKPOINT_SECONDS = 60.0
+
+
+class StackedEngine:
+    """Keeps the data on `device` and trains stacks of jobs there. Jobs of one stack share their step range."""
+
+    def __init__(self, model: Model, split: Split, recipe: Recipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        self.module = model.factory().to(device)
+        self.x = torch.from_numpy(split.x_train).to(device)
+        self.y = torch.from_numpy(split.y_train).to(device)
+        self.validation = (torch.from_numpy(split.x_validation).to(device), torch.from_numpy(split.y_validation).to(device))
+        self.test = (torch.from_numpy(split.x_test).to(device), torch.from_numpy(split.y_test).to(device))
+        self._gradients = vmap(grad_and_value(self._loss))
+
+    def _loss(self, parameters: Stack, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(functional_call(self.module, parameters, (x,)), y)
+
+    def train(self, jobs: list[Job], checkpoint: Path, watch: Watch) -> list[Training]:
+        """Trains `jobs` to the end, or saves to `checkpoint` and raises Interrupted; an old checkpoint there is taken up."""
+        run = _Run(self, jobs)
+        if checkpoint.exists():
+            run.restore(checkpoint)
+            watch.advanced(len(jobs) * (run.step - jobs[0].first_step), float("nan"), float("nan"))
+        saved = time.monotonic()
+        while run.step < self.recipe.steps:
+            run.advance(watch)
+            stop = watch.stop_requested()
+            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                run.save(checkpoint)
+                saved = time.monotonic()
+            if stop:
+                raise Interrupted
+        run.save(checkpoint)  # the caller saves the trainings one by one and may be killed in between
+        return run.trainings()
+
+    def evaluate(self, parameters: Stack, part: tuple[torch.Tensor, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean loss and accuracy of every replica on `part`, (replicas,) float64 each."""
+        x, y = part
+        loss = torch.zeros(len(next(iter(parameters.values()))), dtype=torch.float64, device=self.device)
+        hits = torch.zeros_like(loss)
+        forward = vmap(lambda parameters, x: functional_call(self.module, parameters, (x,)), in_dims=(0, None))
+        with torch.no_grad():
+            for start in range(0, len(x), EVALUATION_BATCH):
+                labels = y[start : start + EVALUATION_BATCH]
+                logits = forward(parameters, x[start : start + EVALUATION_BATCH])
+                losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
+                loss += losses.view(len(logits), -1).double().sum(1)
+                hits += (logits.argmax(2) == labels).double().sum(1)
+        return (loss / len(x)).cpu().numpy(), (hits / len(x)).cpu().numpy()
+
+
+class _Run:
+    """The state of one stack: parameters, moments, best weights so far, curves, and the step they stand at."""
+
+    def __init__(self, engine: StackedEngine, jobs: list[Job]) -> None:
+        self.engine, self.jobs, recipe = engine, jobs, engine.recipe
+        self.step = jobs[0].first_step
+        self.parameters = {
+            name: nn.Parameter(self._stacked([job.start[name] for job in jobs])) for name in jobs[0].start
+        }
+        self.masks = {
+            name: self._stacked([job.masks[name].astype(np.float32) for job in jobs])
+            for name in jobs[0].masks
+            if not all(job.masks[name].all() for job in jobs)
+        }
+        self.optimizer = self._optimizer(recipe)
+        self.orders = {job.seed: BatchOrder(job.seed, len(engine.x), recipe.batch) for job in jobs}
+        self.evaluations = evaluation_steps(recipe, self.step)
+        self._due = frozenset(self.evaluations)
+        self.curves: dict[str, list[Any]] = {"train_loss": [], "validation_loss": [], "validation_accuracy": []}
+        self.lowest = np.full(len(jobs), np.inf)
+        self.early = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.snapshot: Stack | None = None
+        self._loss_sum = torch.zeros(len(jobs), device=engine.device)
+        self._loss_count = 0
+        self._visit()
+
+    def _stacked(self, arrays: list[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(self.engine.device)
+
+    def _optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+        values = list(self.parameters.values())
+        if recipe.optimizer == "adam":
+            return torch.optim.Adam(
+                values, recipe.learning_rate, ADAM_BETAS, ADAM_EPSILON, weight_decay=recipe.weight_decay, fused=True
+            )
+        return torch.optim.SGD(values, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+
+    def advance(self, watch: Watch) -> None:
+        """One step of every replica, and the evaluation if one is due."""
+        per_seed = {seed: order.indices(self.step) for seed, order in self.orders.items()}
+        index = torch.from_numpy(np.stack([per_seed[job.seed] for job in self.jobs])).to(self.engine.device)
+        detached = {name: p.detach() for name, p in self.parameters.items()}
+        gradients, loss = self.engine._gradients(detached, self.engine.x[index], self.engine.y[index])
+        for name, parameter in self.parameters.items():
+            mask = self.masks.get(name)
+            parameter.grad = gradients[name] if mask is None else gradients[name] * mask
+        self.optimizer.step()
+        self.step += 1
+        self._loss_sum += loss.detach()
+        self._loss_count += 1
+        if self._visit():
+            watch.advanced(0, self.curves["train_loss"][-1].mean(), self.curves["validation_accuracy"][-1].mean())
+        watch.advanced(len(self.jobs), float("nan"), float("nan"))
+
+    def _visit(self) -> bool:
+        """Evaluates, keeps the best weights and the snapshot, where this step asks for it."""
+        if self.step == self.jobs[0].snapshot_step:
+            self.snapshot = {name: p.detach().clone() for name, p in self.parameters.items()}
+        if self.step not in self._due:
+            return False
+        detached = {name: p.detach() for name, p in self.parameters.items()}
+        loss, accuracy = self.engine.evaluate(detached, self.engine.validation)
+        better = loss < self.lowest
+        self.lowest = np.where(better, loss, self.lowest)
+        for position in np.flatnonzero(better):
+            for name, value in detached.items():
+                self.early[name][position] = value[position]
+        train_loss = self._loss_sum.double().cpu().numpy() / max(self._loss_count, 1)
+        self.curves["train_loss"].append(train_loss if self._loss_count else np.full(len(self.jobs), np.nan))
+        self.curves["validation_loss"].append(loss)
+        self.curves["validation_accuracy"].append(accuracy)
+        self._loss_sum.zero_()
+        self._loss_count = 0
+        return True
+
+    def save(self, path: Path) -> None:
+        """Atomic: the old checkpoint stays until the new one is on the disk."""
+        state = {
+            "jobs": [job.name for job in self.jobs],
+            "step": self.step,
+            "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "curves": {name: torch.from_numpy(np.array(rows)) for name, rows in self.curves.items()},
+            "lowest": torch.from_numpy(self.lowest),
+            "early": self.early,
+            "snapshot": self.snapshot,
+            "loss_sum": self._loss_sum,
+            "loss_count": self._loss_count,
+        }
+        scratch = path.with_suffix(".tmp")
+        with open(scratch, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+
+    def restore(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.engine.device, weights_only=True)
+        if state["jobs"] != [job.name for job in self.jobs]:
+            raise RuntimeError(f"checkpoint '{path}' is of other replicas; remove it")
+        self.step = state["step"]
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(state["parameters"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.curves = {name: list(rows.cpu().numpy()) for name, rows in state["curves"].items()}
+        self.lowest = state["lowest"].cpu().numpy()
+        self.early, self.snapshot = state["early"], state["snapshot"]
+        self._loss_sum, self._loss_count = state["loss_sum"], state["loss_count"]
+
+    def trainings(self) -> list[Training]:
+        """Tests every replica at its early stop and at the end. Raises RuntimeError if a pruned weight has moved."""
+        final = {name: p.detach() for name, p in self.parameters.items()}
+        _, early_accuracy = self.engine.evaluate(self.early, self.engine.test)
+        _, final_accuracy = self.engine.evaluate(final, self.engine.test)
+        for name, mask in self.masks.items():
+            if torch.any(final[name][mask == 0] != 0):
+                raise RuntimeError(f"a pruned weight of '{name}' is no longer 0")
+        return [
+            Training(
+                steps=np.array(self.evaluations),
+                **{name: np.array(rows)[:, position] for name, rows in self.curves.items()},
+                early_accuracy=float(early_accuracy[position]),
+                final_accuracy=float(final_accuracy[position]),
+                early=_of(self.early, position),
+                final=_of(final, position),
+                snapshot=_of(self.snapshot, position) if self.snapshot is not None else None,
+            )
+            for position in range(len(self.jobs))
+        ]
+
+
+def _of(stack: Stack, position: int) -> Values:
+    return {name: value[position].cpu().numpy().copy() for name, value in stack.items()}

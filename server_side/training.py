@@ -1,0 +1,99 @@
+"""What an engine is asked to train and what it gives back; the stacked and the device engine share these words.
+
+Early stopping is applied in retrospect: every training runs to the end, and its early stop is the evaluation with the
+lowest validation loss (the first of equals). The test part is looked at twice, at the early stop and at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server_side.controls import Values
+from server_side.prune import Masks
+
+Kind = Literal["dense", "ticket", "reinit", "shuffle"]
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-8
+
+
+class Interrupted(Exception):
+    """The user asked to stop; all that was finished is on disk, the same command goes on."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every network of a search is trained."""
+
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    batch: int
+    steps: int
+    evaluate_every: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a replica, the weights it starts from (pruned ones 0), its masks, and the step it starts at."""
+
+    seed: int
+    kind: Kind
+    index: int
+    start: Values
+    masks: Masks
+    first_step: int = 0
+    snapshot_step: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"seed{self.seed}-{self.kind}{self.index if self.kind in ('reinit', 'shuffle') else ''}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """The outcome of a job. `steps` (evaluations,) counts from initialisation; accuracies are fractions of 1.
+
+    `early` and `final` hold the weights at the early stop and at the end, `snapshot` those at the job's snapshot step.
+    """
+
+    steps: NDArray[np.int64]
+    train_loss: NDArray[np.float64]
+    validation_loss: NDArray[np.float64]
+    validation_accuracy: NDArray[np.float64]
+    early_accuracy: float
+    final_accuracy: float
+    early: Values
+    final: Values
+    snapshot: Values | None = None
+
+    @property
+    def early_index(self) -> int:
+        return int(np.argmin(self.validation_loss))
+
+    @property
+    def early_step(self) -> int:
+        return int(self.steps[self.early_index])
+
+
+class Watch(Protocol):
+    """Who follows a search. Methods may be called from an engine's threads."""
+
+    def begin_round(self, number: int, density: float, replicas: int) -> None:
+        """A round's trainings begin."""
+
+    def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:
+        """So many steps of single replicas were made; the figures are means, NaN where nothing new is known."""
+
+    def stop_requested(self) -> bool:
+        """True when the engine is to save what it can and raise Interrupted at the next step."""
+
+
+def evaluation_steps(recipe: Recipe, first_step: int) -> list[int]:
+    """Steps after which the validation part is evaluated: the start, every `evaluate_every`, and the end."""
+    regular = range(first_step + recipe.evaluate_every, recipe.steps, recipe.evaluate_every)
+    return [first_step, *regular, recipe.steps]

@@ -1,0 +1,33 @@
+"""The benchmark of a training step runs, names who is missing, and writes what it printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("safetensors", reason="the benchmark builds its artifact by export, which needs safetensors")
+
+from benchmarks import device_step
+
+
+def absent(*_: object) -> None:
+    raise ImportError("No module named 'rival'")
+
+
+def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(device_step.PEERS, "rival", absent)
+    path = tmp_path / "result.json"
+    code = device_step.main(["--rounds", "2", "--peers", "torch trio", "rival", "--json", str(path)])
+    assert code == 0
+    result = json.loads(path.read_text())
+    assert set(result["ratio"]) == {"0.2", "0.1", "0.05", "0.036", "0.02"}
+    for ratios in result["ratio"].values():
+        assert set(ratios) == {"torch trio"}
+        assert ratios["torch trio"] > 0
+    assert result["missing"]["rival"] == "not installed (No module named 'rival')"
+    assert result["missing"]["executorch"] == "not asked for"
+    text = capsys.readouterr().out
+    assert "not installed (No module named 'rival')" in text
+    assert result["device"] in text

@@ -1,0 +1,267 @@
+"""A checkpoint survives kills, full disks and flipped bits, and a run taken up from it is the run never interrupted."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_runtime import CheckpointWarning, CorruptCheckpoint, InvalidInput, Trainer
+from device_runtime import checkpoint as files
+from tests.device_runtime import nets
+from tests.device_runtime.tkt_writer import ADAM, CHECKPOINT_MAGIC, SGD, Recipe, artifact, file, seal, section
+
+NET = nets.small()
+ARTIFACT = artifact(NET)
+X, Y = nets.task(NET, 45)
+STATE, VALUES = 1, 2
+
+
+@pytest.mark.parametrize("recipe", [Recipe(SGD, momentum=0.0), Recipe(SGD, momentum=0.9), Recipe(ADAM)])
+@pytest.mark.parametrize("stop", [1, 5, 6, 7, 13])
+def test_a_run_taken_up_again_is_the_run_never_interrupted(recipe: Recipe, stop: int) -> None:
+    content = artifact(replace(NET, recipe=recipe))
+    with Trainer.open(content, seed=9) as trainer:
+        whole, values = trainer.fit(X, Y, epochs=4).losses, trainer.values
+    with Trainer.open(content, seed=9) as trainer:
+        begun = trainer.fit(X, Y, steps=stop).losses
+        saved = trainer.save()
+    with Trainer.open(content) as trainer:  # the seed comes with the checkpoint
+        assert trainer.restore(saved)
+        assert trainer.save() == saved
+        rest = trainer.fit(X, Y, epochs=4).losses
+        assert trainer.values.tobytes() == values.tobytes()
+    assert np.concatenate([begun, rest]).tobytes() == whole.tobytes()
+
+
+def test_a_checkpoint_may_be_restored_at_another_batch() -> None:
+    with Trainer.open(ARTIFACT, batch=8) as small, Trainer.open(ARTIFACT, batch=16) as large:
+        small.fit(X, Y, steps=3)
+        large.restore(small.save())
+        assert large.values.tobytes() == small.values.tobytes()
+        assert large.progress == small.progress
+
+
+def test_a_checkpoint_of_another_optimizer_or_ticket_is_refused() -> None:
+    other = artifact(replace(NET, ticket_hash=bytes(32)))
+    with Trainer.open(ARTIFACT) as trainer:
+        saved = trainer.save()
+    with Trainer.open(ARTIFACT, optimizer="adam") as adam:
+        before = adam.save()
+        with pytest.raises(InvalidInput):
+            adam.restore(saved)
+        assert adam.save() == before
+    with Trainer.open(ARTIFACT, momentum=0.0) as plain, pytest.raises(InvalidInput):
+        plain.restore(saved)
+    with Trainer.open(other) as stranger, pytest.raises(CorruptCheckpoint, match=r"(?s)(?=.*00010203)(?=.*00000000)"):
+        stranger.restore(saved)
+
+
+def test_every_truncation_and_every_flipped_bit_is_refused() -> None:
+    net = nets.mlp((4, 3, 2), 0.5)
+    with Trainer.open(artifact(net)) as trainer:
+        saved = bytearray(trainer.save())
+        before = bytes(saved)
+        for size in range(len(saved)):
+            with pytest.raises(CorruptCheckpoint):
+                trainer.restore(before[:size])
+        for bit in range(8 * len(saved)):
+            saved[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(CorruptCheckpoint):
+                trainer.restore(bytes(saved))
+            saved[bit // 8] ^= 1 << bit % 8
+        assert trainer.save() == before
+        trainer.restore(before)
+
+
+def changed(saved: bytes, kind: int, offset: int, patch: bytes) -> bytes:
+    content = bytearray(saved)
+    start = section(saved, kind)[0] + offset
+    content[start : start + len(patch)] = patch
+    return seal(content)
+
+
+MALFORMED: dict[str, Callable[[bytes], bytes]] = {
+    "an artifact": lambda saved: ARTIFACT,
+    "empty": lambda saved: b"",
+    "values NaN": lambda saved: changed(saved, VALUES, 0, bytes.fromhex("0000c07f")),
+    "value_count": lambda saved: changed(saved, STATE, 52, bytes(4)),
+    "reserved": lambda saved: changed(saved, STATE, 56, b"\1"),
+    "values missing": lambda saved: file(CHECKPOINT_MAGIC, [(1, saved[128:192])], NET.ticket_hash),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_checkpoints_are_refused(name: str) -> None:
+    with Trainer.open(ARTIFACT) as trainer:
+        trainer.fit(X, Y, steps=2)
+        saved = trainer.save()
+        with pytest.raises(CorruptCheckpoint):
+            trainer.restore(MALFORMED[name](saved))
+        assert trainer.save() == saved
+
+
+# Files
+
+
+def test_two_generations_and_no_leftovers(tmp_path: Path) -> None:
+    path = tmp_path / "run.tkc"
+    assert not files.exists(path)
+    for content in (b"one", b"two", b"three"):
+        files.save_generation(path, content)
+    assert path.read_bytes() == b"three"
+    assert files.previous_path(path).read_bytes() == b"two"
+    assert sorted(os.listdir(tmp_path)) == ["run.tkc", "run.tkc.previous"]
+    files.remove(path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", [b"", None, "half", "bit"])
+def test_restore_falls_back_to_the_generation_before_and_says_so(tmp_path: Path, damage: object) -> None:
+    path = tmp_path / "run.tkc"
+    with Trainer.open(ARTIFACT) as trainer:
+        trainer.fit(X, Y, steps=2)
+        older = trainer.save(path)
+        trainer.fit(X, Y, steps=4)
+        newest = trainer.save(path)
+        if damage is None:
+            path.unlink()
+        elif damage == "bit":
+            path.write_bytes(newest[:-3] + bytes([newest[-3] ^ 4]) + newest[-2:])
+        else:
+            path.write_bytes(newest[: len(newest) // 2] if damage == "half" else b"")
+        with pytest.warns(CheckpointWarning, match=r"run\.tkc\.previous"):
+            trainer.restore(path)
+        assert trainer.save() == older
+        files.previous_path(path).write_bytes(b"bad")
+        with pytest.raises(CorruptCheckpoint, match="previous"):
+            trainer.restore(path)
+        files.remove(path)
+        with pytest.raises(FileNotFoundError):
+            trainer.restore(path)
+        assert not trainer.restore(path, missing_ok=True)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler of ours catches it."""
+
+
+def save_until(path: Path, content: bytes, allowed: int, *, links: bool) -> bool:
+    """Saves with only `allowed` of the calls that change a disk made before the kill; True if that was enough."""
+    calls = 0
+
+    def counted(call: Callable[..., object]) -> Callable[..., object]:
+        def counting(*arguments: object, **settings: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls > allowed:
+                raise Killed
+            return call(*arguments, **settings)
+
+        return counting
+
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "no hard links here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "fsync", "unlink"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        patch.setattr(os, "link", counted(os.link if links else no_links))
+        try:
+            files.save_generation(path, content)
+        except Killed:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("newest", [b"good 2", b"broken"])
+def test_a_kill_between_any_two_calls_leaves_a_good_generation(tmp_path: Path, newest: bytes, links: bool) -> None:
+    """Also where the newest was damaged before: the write must not push out the only good one first."""
+    path = tmp_path / "run.tkc"
+    for allowed in range(20):
+        files.remove(path)
+        files.save_generation(path, b"good 1")
+        files.save_generation(path, newest)
+        finished = save_until(path, b"good 3", allowed, links=links)
+        kept = [file.read_bytes() for file in (path, files.previous_path(path)) if file.exists()]
+        assert any(content.startswith(b"good") for content in kept), (allowed, kept)
+        if finished:
+            assert kept == [b"good 3", newest]
+            assert len(os.listdir(tmp_path)) == 2
+            break
+    assert finished
+    assert allowed >= 4
+
+
+def test_a_failed_write_names_the_file_and_leaves_the_good_one(tmp_path: Path) -> None:
+    """A limit on file sizes stands for a full disk: the write fails after some bytes."""
+    path = tmp_path / "run.tkc"
+    (tmp_path / "net.tkt").write_bytes(artifact(nets.lenet()))
+    script = f"""
+import resource, sys
+from device_runtime import Trainer
+trainer = Trainer.open({str(tmp_path / "net.tkt")!r})
+good = trainer.save({str(path)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, len(good) // 2))
+for verb in (trainer.save, trainer.export):
+    try:
+        verb({str(path)!r})
+    except OSError as error:
+        print(error.filename, error.strerror, sep="|")
+trainer.restore({str(path)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{path}|File too large"] * 2
+    assert sorted(os.listdir(tmp_path)) == ["net.tkt", "run.tkc"]
+
+
+TRAINING = """
+import sys
+import numpy as np
+from device_runtime import Trainer
+artifact, data, checkpoint, output = sys.argv[1:]
+with np.load(data) as arrays, Trainer.open(artifact, seed=4) as trainer:
+    x, y = arrays["x"], arrays["y"]
+    trainer.restore(checkpoint, missing_ok=True)
+    print(trainer.progress.step, flush=True)
+    trainer.fit(x, y, steps=400, checkpoint=checkpoint, checkpoint_every=1)
+    trainer.export(output)
+"""
+
+
+def test_a_training_killed_at_random_moments_ends_with_the_same_values(tmp_path: Path) -> None:
+    net = nets.lenet(0.05, recipe=Recipe(ADAM, 32, learning_rate=1e-3))
+    x, y = nets.task(net, 300)
+    (tmp_path / "net.tkt").write_bytes(artifact(net))
+    np.savez(tmp_path / "data.npz", allow_pickle=False, x=x, y=y)
+    with Trainer.open(tmp_path / "net.tkt", seed=4) as trainer:
+        trainer.fit(x, y, steps=400)
+        wanted = trainer.export()
+    moments = random.Random(11)
+    command = [sys.executable, "-c", TRAINING, "net.tkt", "data.npz", "run.tkc", "trained.tkt"]
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    environment = {**os.environ, "PYTHONPATH": path}
+    steps, killed = [], 0
+    for attempt in range(7):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        with process.stdout:
+            steps.append(int(process.stdout.readline()))
+            if attempt < 6:
+                time.sleep(moments.uniform(0.0, 0.15))
+                process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 3
+    assert steps == sorted(steps)
+    assert steps[-1] > 0
+    assert (tmp_path / "trained.tkt").read_bytes() == wanted

@@ -1,0 +1,133 @@
+"""Native gradients against PyTorch in float64, against plain numpy formulas, and those against finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from device_runtime import Trainer
+from tests.device_runtime import nets, reference
+from tests.device_runtime.tkt_writer import Net, Recipe, artifact
+
+TOLERANCE = 1e-5
+
+densities = st.sampled_from([None, 0.02, 0.1, 0.3, 0.7, 1.0])
+widths = st.integers(1, 40)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Net:
+    """Linear, ReLU, skip connections and doubled inputs in any order; rows that are empty, rows that are full."""
+    shape = draw(st.sampled_from([(5,), (23,), (3, 4), (2, 3, 3), (1, 2, 2, 2)]))
+    builder = nets.Builder(np.random.default_rng(draw(st.integers(0, 2**32 - 1))), shape)
+    if len(shape) > 1:
+        builder.flatten()
+    for _ in range(draw(st.integers(0, 3))):
+        block = draw(st.sampled_from(["linear", "relu", "skip", "double"]))
+        if block == "relu":
+            builder.relu()
+        elif block == "double":
+            builder.add(builder.last)
+        else:
+            source = builder.last
+            (width,) = builder.shapes[-1]
+            out = width if block == "skip" else draw(widths)
+            builder.linear(out, draw(densities), bias=draw(st.booleans()), wide=draw(st.booleans()))
+            if draw(st.booleans()):
+                builder.relu()
+            if block == "skip":
+                builder.add(source)
+    builder.linear(draw(st.integers(2, 11)), draw(densities), bias=draw(st.booleans()))
+    channels = draw(st.sampled_from([1, shape[0]]))
+    mean = tuple(builder.random.standard_normal(channels).round(2).tolist())
+    return builder.net(mean=mean, inverse_std=tuple(builder.random.uniform(0.5, 2, channels).round(2).tolist()))
+
+
+def off_the_kinks(net: Net, x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+    """No ReLU input so near 0 that float32 may see the other side of it."""
+    buffers = reference.forward(net, [param.values.astype(np.float64) for param in net.params], x)
+    sizes = np.abs(np.concatenate([buffer.ravel() for buffer in buffers[1:]]))
+    return bool((sizes[sizes > 0].min(initial=1.0)) > 1e-5 * sizes.max(initial=1.0))
+
+
+@given(net=networks(), batch=st.sampled_from([1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 50]), seed=st.integers(0, 99))
+@settings(max_examples=120, deadline=None)
+def test_gradients_equal_pytorch(net: Net, batch: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((batch, *net.shapes[0])).astype(np.float32)
+    y = random.integers(0, net.class_count, batch).astype(np.int32)
+    assume(off_the_kinks(net, x))
+    loss, wanted = reference.TorchNet(net).loss_and_gradients(x, y)
+    with Trainer.open(artifact(net), batch=batch) as trainer:
+        assert trainer.compute_gradients(x, y) == pytest.approx(loss, rel=TOLERANCE)
+        found = trainer.gradients
+    whole = np.abs(wanted).max(initial=0.0)
+    start = 0
+    for index, param in enumerate(net.params):
+        part = slice(start, start + param.stored.size)
+        start = part.stop
+        scale = max(np.abs(wanted[part]).max(), 1e-2 * whole)
+        assert np.abs(found[part] - wanted[part]).max() <= TOLERANCE * scale, f"parameter {index}"
+
+
+@given(net=networks(), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_numpy_formulas_equal_pytorch(net: Net, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((5, *net.shapes[0])).astype(np.float32)
+    y = random.integers(0, net.class_count, 5).astype(np.int32)
+    loss, gradients = reference.loss_and_gradients(net, x, y)
+    torch_loss, torch_gradients = reference.TorchNet(net).loss_and_gradients(x, y)
+    assert loss == pytest.approx(torch_loss, rel=1e-12)
+    np.testing.assert_allclose(gradients, torch_gradients, rtol=1e-9, atol=1e-12 * np.abs(gradients).max(initial=1))
+
+
+def test_gradients_equal_finite_differences() -> None:
+    net = nets.small()
+    x, y = nets.task(net, 5)
+    with Trainer.open(artifact(net)) as trainer:
+        trainer.compute_gradients(x, y)
+        found = trainer.gradients
+    position, width = 0, 1e-6
+    for index, param in enumerate(net.params):
+        live = np.argwhere(np.ones(param.values.shape, bool) if param.mask is None else param.mask)
+        for row, column in live[:: max(1, len(live) // 7)]:
+            losses = []
+            for sign in (1, -1):
+                params = [p.values.astype(np.float64) for p in net.params]
+                params[index][row, column] += sign * width
+                z = reference.forward(net, params, x)[-1]
+                losses.append(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y]))
+            at = position + int(np.flatnonzero((live == (row, column)).all(axis=1))[0])
+            assert found[at] == pytest.approx((losses[0] - losses[1]) / (2 * width), rel=2e-4, abs=1e-6)
+        position += param.stored.size
+
+
+def test_gradients_do_not_depend_on_what_ran_before() -> None:
+    net = nets.small()
+    x, y = nets.task(net, 8)
+    with Trainer.open(artifact(net), learning_rate=0.0, momentum=0.0) as trainer:
+        trainer.compute_gradients(x, y)
+        first = trainer.gradients
+        trainer.train_step(x[:3], y[:3])
+        trainer.evaluate(*nets.task(net, 21, seed=4))
+        trainer.compute_gradients(x, y)
+        assert trainer.gradients.tobytes() == first.tobytes()
+
+
+def test_a_pruned_weight_has_no_storage_and_a_live_zero_trains() -> None:
+    net = nets.mlp((6, 5, 3), 0.4, recipe=Recipe(momentum=0.0))
+    first = net.params[0]
+    assert first.mask is not None
+    first.values[0] = 0.0  # the first row is live throughout
+    net.params[1].values[0] = 1.0  # and its unit is on
+    x, y = nets.task(net, 8)
+    with Trainer.open(artifact(net)) as trainer:
+        assert trainer.info.value_count == sum(param.stored.size for param in net.params)
+        assert trainer.info.nnz == sum(param.stored.size for param in net.params if param.mask is not None)
+        for _ in range(20):
+            trainer.train_step(x, y)
+        values = trainer.values
+    assert (values[: first.values.shape[1]] != 0).any()

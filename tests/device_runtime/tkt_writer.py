@@ -1,0 +1,185 @@
+"""An independent writer of artifacts, made from export/FORMAT.md alone, so that a mistake in one writer cannot hide.
+
+A `Net` is written as it stands, wrong or right: nothing is checked here. Layers hold dense matrices and a mask.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+LINEAR, RELU, FLATTEN, ADD = 1, 2, 3, 4
+SGD, ADAM = 1, 2
+ARTIFACT_MAGIC = bytes.fromhex("89544B540D0A1A0A")
+CHECKPOINT_MAGIC = bytes.fromhex("89544B430D0A1A0A")
+CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED = range(1, 9)
+
+
+@dataclass(frozen=True)
+class Param:
+    """A matrix (rows, cols); `mask` None writes it dense, else as CSR, with u32 columns if `wide`."""
+
+    values: Floats
+    mask: NDArray[np.bool_] | None = None
+    wide: bool = False
+
+    @property
+    def stored(self) -> Floats:
+        """What the artifact keeps, in its order."""
+        return self.values.ravel() if self.mask is None else self.values[self.mask]
+
+
+@dataclass(frozen=True)
+class Node:
+    op: int
+    inputs: tuple[int, ...]
+    params: tuple[int, ...] = ()
+    attrs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    optimizer: int = SGD
+    batch: int = 8
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    epochs: int = 3
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network with its values. `shapes` are those of the buffers, the input first."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    nodes: tuple[Node, ...]
+    params: tuple[Param, ...]
+    mean: tuple[float, ...] = (0.0,)
+    inverse_std: tuple[float, ...] = (1.0,)
+    recipe: Recipe = Recipe()
+    card: dict[str, Any] = field(default_factory=lambda: {"task": "test"})
+    trained: tuple[Floats, ...] | None = None
+    ticket_hash: bytes = bytes(range(32))
+
+    @property
+    def class_count(self) -> int:
+        return self.shapes[-1][0]
+
+    @property
+    def input_elements(self) -> int:
+        return int(np.prod(self.shapes[0]))
+
+    @property
+    def stored(self) -> Floats:
+        return np.concatenate([param.stored for param in self.params])
+
+
+def artifact(net: Net, **sections: bytes | None) -> bytes:
+    """The artifact's bytes; a keyword such as `card=b"..."` replaces a section, None leaves it out."""
+    pattern, params = _pattern_and_params(net.params)
+    content: dict[str, bytes | None] = {
+        "card": json.dumps(net.card).encode(),
+        "recipe": _recipe(net.recipe),
+        "input": _input(net),
+        "graph": _graph(net),
+        "params": params,
+        "pattern": pattern,
+        "init": net.stored.astype("<f4").tobytes(),
+        "trained": None if net.trained is None else np.concatenate(net.trained).astype("<f4").tobytes(),
+    }
+    content |= sections
+    kinds = {name: kind for kind, name in enumerate(content, start=1)}
+    table = [(kinds[name], body) for name, body in content.items() if body is not None]
+    return file(ARTIFACT_MAGIC, table, net.ticket_hash)
+
+
+def file(
+    magic: bytes, sections: list[tuple[int, bytes]], ticket_hash: bytes, version: tuple[int, int] = (1, 0)
+) -> bytes:
+    """Header, section table, padded sections, with every checksum right."""
+    body, entries = b"", b""
+    start = 64 + 16 * len(sections)
+    for kind, content in sections:
+        body += bytes(-(start + len(body)) % 64)
+        entries += struct.pack("<4I", kind, start + len(body), len(content), zlib.crc32(content))
+        body += content
+
+    def header(crc: int) -> bytes:
+        size = start + len(body)
+        return struct.pack("<8sHHIII32s8x", magic, *version, size, len(sections), crc, ticket_hash) + entries
+
+    return header(zlib.crc32(header(0))) + body
+
+
+def seal(content: bytearray) -> bytes:
+    """`content` with the checksums of its sections and header made right again, after a change to its bytes."""
+    (count,) = struct.unpack_from("<I", content, 16)
+    for entry in range(64, 64 + 16 * count, 16):
+        _, offset, size = struct.unpack_from("<3I", content, entry)
+        struct.pack_into("<I", content, entry + 12, zlib.crc32(content[offset : offset + size]))
+    struct.pack_into("<I", content, 20, 0)
+    struct.pack_into("<I", content, 20, zlib.crc32(content[: 64 + 16 * count]))
+    return bytes(content)
+
+
+def section(content: bytes, kind: int) -> tuple[int, int]:
+    """Offset and size of a section."""
+    (count,) = struct.unpack_from("<I", content, 16)
+    for entry in range(64, 64 + 16 * count, 16):
+        found, offset, size, _ = struct.unpack_from("<4I", content, entry)
+        if found == kind:
+            return offset, size
+    raise KeyError(kind)
+
+
+def _recipe(r: Recipe) -> bytes:
+    floats = (r.learning_rate, r.momentum, r.weight_decay, r.beta1, r.beta2, r.epsilon)
+    return struct.pack("<2I6f2I", r.optimizer, r.batch, *floats, r.epochs, 0)
+
+
+def _record(shape: tuple[int, ...]) -> bytes:
+    return struct.pack("<5I", len(shape), *shape, *[1] * (4 - len(shape)))
+
+
+def _input(net: Net) -> bytes:
+    channels = len(net.mean)
+    return _record(net.shapes[0]) + struct.pack(f"<I{2 * channels}f", channels, *net.mean, *net.inverse_std)
+
+
+def _graph(net: Net) -> bytes:
+    content = struct.pack("<4I", len(net.shapes), len(net.nodes), 1, 0) + b"".join(map(_record, net.shapes))
+    for node in net.nodes:
+        words = (*node.inputs, *node.params, *node.attrs)
+        content += struct.pack("<4H", node.op, len(node.inputs), len(node.params), len(node.attrs))
+        content += struct.pack(f"<{len(words)}I", *words)
+    return content
+
+
+def _pattern_and_params(params: tuple[Param, ...]) -> tuple[bytes, bytes]:
+    pattern = b""
+    records = struct.pack("<2I", len(params), 0)
+    for param in params:
+        rows, cols = param.values.shape
+        if param.mask is None:
+            records += struct.pack("<6I", 0, rows, cols, rows * cols, 0, 0)
+            continue
+        row_ptr = np.concatenate([[0], np.cumsum(param.mask.sum(axis=1))]).astype("<u4").tobytes()
+        columns = np.nonzero(param.mask)[1].astype("<u4" if param.wide else "<u2").tobytes()
+        starts = []
+        for words in (row_ptr, columns):
+            pattern += bytes(-len(pattern) % 4)
+            starts.append(len(pattern))
+            pattern += words
+        records += struct.pack("<6I", 2 if param.wide else 1, rows, cols, int(param.mask.sum()), *starts)
+    return pattern, records

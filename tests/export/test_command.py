@@ -1,0 +1,185 @@
+"""`python -m export` as a user sees it: files, table, one JSON object, one line an error, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.__main__ import main
+from export.ticket import WEIGHTS_NAME
+from export.to_native import to_native_bytes
+from tests.export.tickets import golden_ticket, small_ticket
+
+ROOT = Path(__file__).parents[2]
+ONE_LINE = "python -m export: error: "
+
+
+@pytest.fixture
+def ticket_dir(tmp_path: Path) -> Path:
+    return golden_ticket("tiny").save(tmp_path / "digits")
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a failing command prints; it wrote nothing to stdout."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(ONE_LINE)
+    assert err.count("\n") == 1
+    return err.removeprefix(ONE_LINE).strip()
+
+
+def test_both_formats_land_beside_the_ticket(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(ticket_dir)]) == 0
+    native, onnx = ticket_dir.with_name("digits.tkt"), ticket_dir.with_name("digits.onnx")
+    assert native.read_bytes() == to_native_bytes(golden_ticket("tiny"))
+    assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits", "digits.onnx", "digits.tkt"]
+    out, err = capsys.readouterr()
+    assert err == ""
+    rows = [line.split() for line in out.splitlines()]
+    dense = 4 * (24 + 4 + 16 + 12 + 3)
+    for kind, path in (("native", native), ("onnx", onnx)):
+        size = path.stat().st_size
+        assert [kind, f"{size:,}", f"{size / dense:.1%}", str(path)] in rows
+    assert f"next: python -m device_runtime inspect {native}" in out
+
+
+def test_json_is_one_object_on_stdout(ticket_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(ticket_dir), "--json", "--quiet", "--output-dir", str(tmp_path / "a" / "b")]) == 0
+    out, err = capsys.readouterr()
+    report: dict[str, Any] = json.loads(out)
+    assert err == ""
+    assert set(report) == {"artifacts", "dense_bytes", "density", "ticket_hash"}
+    assert [artifact["format"] for artifact in report["artifacts"]] == ["native", "onnx"]
+    for artifact in report["artifacts"]:
+        content = Path(artifact["path"]).read_bytes()
+        assert artifact["bytes"] == len(content)
+        assert artifact["sha256"] == hashlib.sha256(content).hexdigest()
+        assert Path(artifact["path"]).parent == tmp_path / "a" / "b"
+    ticket = golden_ticket("tiny")
+    assert (report["dense_bytes"], report["density"], report["ticket_hash"]) == (236, ticket.density, ticket.hash)
+
+
+def test_quiet_prints_nothing(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(ticket_dir), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_formats_choose_the_files(ticket_dir: Path) -> None:
+    assert main([str(ticket_dir), "--formats", "native,native"]) == 0
+    assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits", "digits.tkt"]
+
+
+def test_values_choose_what_onnx_holds(ticket_dir: Path) -> None:
+    onnx = ticket_dir.with_name("digits.onnx")
+    assert main([str(ticket_dir)]) == 0
+    before = onnx.read_bytes()
+    assert main([str(ticket_dir), "--values", "trained"]) == 0
+    assert onnx.read_bytes() != before
+
+
+def test_bad_input_is_one_line(
+    ticket_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "is not a ticket" in fails(capsys, str(tmp_path))
+    assert "is not a ticket" in fails(capsys, str(tmp_path / "missing"))
+    assert "format 'coreml' is not known; known are native, onnx" in fails(
+        capsys, str(ticket_dir), "--formats", "native,coreml"
+    )
+    assert "format '' is not known" in fails(capsys, str(ticket_dir), "--formats", "")
+    bare = small_ticket().save(tmp_path / "bare")
+    assert "holds no trained values" in fails(capsys, str(bare), "--values", "trained")
+    no_recipe = small_ticket(card={}).save(tmp_path / "no-recipe")
+    assert "card recipe: None" in fails(capsys, str(no_recipe))
+    (ticket_dir / WEIGHTS_NAME).write_bytes(b"\n")
+    assert "is damaged or of another ticket" in fails(capsys, str(ticket_dir))
+    assert not list(tmp_path.glob("*.tkt")) + list(tmp_path.glob("*.onnx"))
+
+
+def test_a_bad_option_exits_2(ticket_dir: Path) -> None:
+    for arguments in (["--form", "native"], ["--values", "best"], []):
+        with pytest.raises(SystemExit) as caught:
+            main([str(ticket_dir), *arguments] if arguments else [])
+        assert caught.value.code == 2
+
+
+def test_an_unwritable_place_is_named(ticket_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    line = fails(capsys, str(ticket_dir), "--output-dir", str(tmp_path / "file"))
+    assert line.startswith(f"cannot write '{tmp_path / 'file' / 'digits.tkt'}': ")
+    assert line.endswith("free the disk or give --output-dir")
+
+
+def test_a_full_disk_leaves_the_old_file(
+    ticket_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = ticket_dir.with_name("digits.tkt")
+    native.write_bytes(b"old")
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert "No space left on device" in fails(capsys, str(ticket_dir))
+    assert native.read_bytes() == b"old"
+    assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits", "digits.tkt"]
+
+
+@pytest.mark.parametrize(("package", "extra"), [("onnx", "onnx"), ("safetensors", "export")])
+def test_a_missing_package_names_its_extra(
+    ticket_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str, extra: str
+) -> None:
+    for module in [name for name in sys.modules if name.startswith((f"{package}.", "export."))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    line = fails(capsys, str(ticket_dir))
+    assert line == f"package '{package}' is not installed; run: pip install 'pocket-ticket[{extra}]'"
+    assert not ticket_dir.with_name("digits.tkt").exists()
+
+
+def test_interruption_exits_130(
+    ticket_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    assert main([str(ticket_dir)]) == 130
+    assert capsys.readouterr().err == "python -m export: interrupted; every file there is whole\n"
+    assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits"]
+
+
+def command(*arguments: str, stdout: Any = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "export", *arguments]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(line, cwd=ROOT, env=buffered, stdout=stdout, stderr=subprocess.PIPE, check=False, text=True)
+
+
+def test_as_a_process(ticket_dir: Path) -> None:
+    done = command(str(ticket_dir), "--json", "--formats", "native")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["artifacts"][0]["bytes"] == ticket_dir.with_name("digits.tkt").stat().st_size
+
+
+def test_help_needs_no_optional_package() -> None:
+    code = "import sys; sys.modules['safetensors'] = sys.modules['onnx'] = sys.modules['torch'] = None\n"
+    code += "from export.__main__ import main; main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "TICKET_DIR" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_stdout_that_cannot_be_written_is_one_line(ticket_dir: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = command(str(ticket_dir), "--formats", "native", stdout=full)
+    assert done.returncode == 2
+    assert done.stderr == f"{ONE_LINE}cannot print: No space left on device; the files are written\n"

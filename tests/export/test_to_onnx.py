@@ -1,0 +1,155 @@
+"""The plain ONNX model: valid, sparse, the same numbers in ONNX Runtime as a float64 reference of the network."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from export.network import OPERATORS, Network, Node, Parameter
+from export.ticket import Floats, Ticket, TicketError
+from export.to_onnx import OPERATOR_NODES, to_onnx, to_onnx_bytes
+from tests.export.tickets import MILD_FLOATS, golden_ticket, small_parts, small_ticket, tickets
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the `ort` extra")
+
+
+def forward(ticket: Ticket, values: Any, samples: Floats) -> NDArray[np.float64]:
+    """Logits by the definition of each operator, in float64."""
+    mean = np.array(ticket.card["input"]["mean"], np.float64)
+    inverse_std = np.array(ticket.card["input"]["inverse_std"], np.float64)
+    channels = (len(mean),) + (1,) * (samples.ndim - 2)
+    buffers = [(samples - mean.reshape(channels)) * inverse_std.reshape(channels)]
+    for node in ticket.network.nodes:
+        x = [buffers[b] for b in node.inputs]
+        if node.op == "linear":
+            bias = values[node.params["bias"]] if "bias" in node.params else 0.0
+            buffers.append(x[0] @ values[node.params["weight"]].T.astype(np.float64) + bias)
+        elif node.op == "relu":
+            buffers.append(np.maximum(x[0], 0))
+        elif node.op == "flatten":
+            buffers.append(x[0].reshape(len(samples), -1))
+        elif node.op == "add":
+            buffers.append(x[0] + x[1])
+        else:
+            raise AssertionError(node.op)
+    return buffers[-1]
+
+
+def run(content: bytes, samples: Floats) -> tuple[Floats, Floats]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == ["input"]
+    logits, probabilities = session.run(["logits", "probabilities"], {"input": samples})
+    return logits, probabilities
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+@settings(deadline=None, max_examples=50)
+@given(tickets(MILD_FLOATS), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_onnx_runtime_gives_the_outputs_of_the_network(ticket: Ticket, batch: int, seed: int) -> None:
+    samples = np.random.default_rng(seed).normal(size=(batch, *ticket.network.input_shape)).astype(np.float32)
+    for values in ("init", "trained"):
+        parameters = getattr(ticket, values)
+        if parameters is None:
+            continue
+        logits, probabilities = run(to_onnx_bytes(ticket, values), samples)
+        expected = forward(ticket, parameters, samples)
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(logits, expected, atol=1e-5 * scale, rtol=1e-5)
+        np.testing.assert_allclose(probabilities, softmax(logits.astype(np.float64)), atol=1e-6)
+
+
+@settings(deadline=None)
+@given(tickets())
+def test_sparse_initializers_hold_exactly_the_live_weights(ticket: Ticket) -> None:
+    sparse = {s.values.name: s for s in to_onnx(ticket).graph.sparse_initializer}
+    assert set(sparse) == set(ticket.masks)
+    for name, mask in ticket.masks.items():
+        assert tuple(sparse[name].dims) == mask.shape
+        assert numpy_helper.to_array(sparse[name].indices).tolist() == np.flatnonzero(mask).tolist()
+        assert numpy_helper.to_array(sparse[name].values).tobytes() == ticket.init[name][mask].tobytes()
+
+
+def made_dense(model: onnx.ModelProto) -> onnx.ModelProto:
+    dense = onnx.ModelProto()
+    dense.CopyFrom(model)
+    for sparse in dense.graph.sparse_initializer:
+        array = np.zeros(int(np.prod(sparse.dims)), np.float32)
+        array[numpy_helper.to_array(sparse.indices)] = numpy_helper.to_array(sparse.values)
+        dense.graph.initializer.append(numpy_helper.from_array(array.reshape(sparse.dims), sparse.values.name))
+    del dense.graph.sparse_initializer[:]
+    return dense
+
+
+@settings(deadline=None)
+@given(tickets())
+def test_the_checker_passes_and_so_does_full_check_on_the_dense_twin(ticket: Ticket) -> None:
+    model = to_onnx(ticket)
+    onnx.checker.check_model(model)
+    onnx.checker.check_model(made_dense(model), full_check=True)
+
+
+def test_full_check_still_cannot_take_sparse_initializers() -> None:
+    """If this fails, onnx learnt it: let to_onnx run the full check, and drop the dense twin above."""
+    with pytest.raises(onnx.shape_inference.InferenceError, match="sparse_tensor"):
+        onnx.checker.check_model(to_onnx(small_ticket()), full_check=True)
+
+
+def test_versions_are_old_enough_for_old_runtimes() -> None:
+    model = to_onnx(small_ticket())
+    assert model.ir_version == 7
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 13)]
+    needed = helper.find_min_ir_version_for(model.opset_import)
+    assert needed <= model.ir_version
+
+
+def test_the_model_says_which_ticket_it_is() -> None:
+    ticket = golden_ticket("tiny")
+    props = {p.key: p.value for p in to_onnx(ticket, "trained").metadata_props}
+    assert props["ticket_hash"] == ticket.hash
+    assert float(props["density"]) == ticket.density
+    assert props["values"] == "trained"
+    assert json.loads(props["card"]) == dict(ticket.card)
+
+
+def test_batch_is_free_and_shapes_are_told() -> None:
+    graph = to_onnx(small_ticket()).graph
+    shapes = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*graph.input, *graph.output)
+    }
+    assert shapes == {"input": ["batch", 2, 2], "logits": ["batch", 2], "probabilities": ["batch", 2]}
+
+
+def test_equal_tickets_give_equal_bytes() -> None:
+    assert to_onnx_bytes(golden_ticket("tiny")) == to_onnx_bytes(golden_ticket("tiny"))
+
+
+def test_trained_values_that_are_not_there_are_refused() -> None:
+    with pytest.raises(TicketError, match="holds no trained values; export the initial ones"):
+        to_onnx(small_ticket(), "trained")
+
+
+@pytest.mark.parametrize("name", ["input", "logits", "probabilities", "buffer/0", "normalisation/mean"])
+def test_a_parameter_that_takes_a_name_of_the_model_is_refused(name: str) -> None:
+    network = Network((2,), (Parameter(name, (2, 2), True),), (Node("linear", "fc", (0,), {"weight": name}),))
+    ticket = Ticket(network, {name: np.ones((2, 2), np.float32)}, {}, card=small_parts()["card"])
+    with pytest.raises(TicketError, match=f"parameter '{name}': the ONNX model uses that name itself"):
+        to_onnx(ticket)
+
+
+def test_every_operator_has_its_onnx_node() -> None:
+    assert set(OPERATOR_NODES) == set(OPERATORS)

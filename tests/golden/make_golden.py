@@ -1,0 +1,100 @@
+"""Writes each `NAME.tkt` from the description `NAME.json` beside it, by FORMAT.md alone: no code of the product in it.
+
+`python tests/golden/make_golden.py` rewrites the files; a test holds them against the exporter, byte for byte. Change
+them only together with FORMAT.md.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+OPERATORS = {"linear": 1, "relu": 2, "flatten": 3, "add": 4}
+OPTIMIZERS = {"sgd": 1, "adam": 2}
+Description = dict[str, Any]
+
+
+def artifact(d: Description) -> bytes:
+    """The whole file that FORMAT.md prescribes for a description."""
+    sections = [
+        (1, json.dumps(d["card"], sort_keys=True, separators=(",", ":")).encode("utf-8")),
+        (2, recipe(d["card"]["recipe"])),
+        (3, input_section(d)),
+        (4, graph(d)),
+        *zip((5, 6), params_and_pattern(d), strict=True),
+        (7, values(d, "init")),
+    ]
+    if "trained" in d["parameters"][0]:
+        sections.append((8, values(d, "trained")))
+    table, end = b"", 64 + 16 * len(sections)
+    body = b""
+    for kind, content in sections:
+        while end % 64:
+            body, end = body + b"\0", end + 1
+        table += struct.pack("<4I", kind, end, len(content), zlib.crc32(content))
+        body, end = body + content, end + len(content)
+    magic = bytes([0x89, 0x54, 0x4B, 0x54, 0x0D, 0x0A, 0x1A, 0x0A])
+    front = magic + struct.pack("<HHII", 1, 0, end, len(sections))
+    back = bytes.fromhex(d["ticket_hash"]) + bytes(8) + table
+    return front + struct.pack("<I", zlib.crc32(front + bytes(4) + back)) + back + body
+
+
+def recipe(r: Description) -> bytes:
+    floats = [r[key] for key in ("learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon")]
+    return struct.pack("<2I6f2I", OPTIMIZERS[r["optimizer"]], r["batch"], *floats, r["epochs"], 0)
+
+
+def shape(dimensions: list[int]) -> bytes:
+    return struct.pack("<5I", len(dimensions), *[*dimensions, 1, 1, 1][:4])
+
+
+def input_section(d: Description) -> bytes:
+    numbers = d["card"]["input"]["mean"] + d["card"]["input"]["inverse_std"]
+    channels = len(numbers) // 2
+    return shape(d["buffers"][0]) + struct.pack(f"<I{2 * channels}f", channels, *numbers)
+
+
+def graph(d: Description) -> bytes:
+    out = struct.pack("<4I", len(d["buffers"]), len(d["nodes"]), 1, 0)
+    for dimensions in d["buffers"]:
+        out += shape(dimensions)
+    index = {parameter["name"]: number for number, parameter in enumerate(d["parameters"])}
+    for node in d["nodes"]:
+        params = [index[name] for name in node["params"]]
+        words = node["inputs"] + params
+        out += struct.pack("<4H", OPERATORS[node["op"]], len(node["inputs"]), len(params), 0)
+        out += struct.pack(f"<{len(words)}I", *words)
+    return out
+
+
+def params_and_pattern(d: Description) -> tuple[bytes, bytes]:
+    """A parameter with `live`, pairs of row and column in order, is CSR; one without is dense."""
+    params, pattern = struct.pack("<2I", len(d["parameters"]), 0), b""
+    for parameter in d["parameters"]:
+        rows, cols = [*parameter["shape"], 1][:2]
+        if "live" not in parameter:
+            params += struct.pack("<6I", 0, rows, cols, rows * cols, 0, 0)
+            continue
+        live = parameter["live"]
+        starts = [sum(1 for r, _ in live if r < row) for row in range(rows + 1)]
+        columns = struct.pack(f"<{len(live)}{'H' if cols <= 65536 else 'I'}", *(c for _, c in live))
+        row_ptr = len(pattern) + -len(pattern) % 4
+        pattern = pattern.ljust(row_ptr, b"\0") + struct.pack(f"<{rows + 1}I", *starts)
+        params += struct.pack("<6I", 1 if cols <= 65536 else 2, rows, cols, len(live), row_ptr, len(pattern))
+        pattern += columns
+    return params, pattern
+
+
+def values(d: Description, kind: str) -> bytes:
+    return b"".join(struct.pack(f"<{len(p[kind])}f", *p[kind]) for p in d["parameters"])
+
+
+if __name__ == "__main__":
+    for description in sorted(HERE.glob("*.json")):
+        content = artifact(json.loads(description.read_text(encoding="utf-8")))
+        description.with_suffix(".tkt").write_bytes(content)
+        print(f"{description.stem}.tkt: {len(content)} bytes")
