@@ -15,7 +15,6 @@ HASH := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
 C_FILES = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h')
 SANITIZED := build/sanitized
-SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1
 
 .PHONY: demo test lint format ctest pytest clean
 .NOTPARALLEL:
@@ -40,7 +39,7 @@ format: $(VENV)/.test-$(HASH)
 # The C tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 ctest: $(VENV)/.test-$(HASH)
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_BUILD_TYPE=Debug \
-	  -DBUILD_TESTING=ON -DCMAKE_C_FLAGS="$(SANITIZE)" -DCMAKE_CXX_FLAGS="$(SANITIZE)" --log-level=WARNING
+	  -DTKT_BUILD_TESTS=ON -DTKT_SANITIZE=ON --log-level=WARNING
 	$(BIN)/cmake --build $(SANITIZED)
 	$(BIN)/ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error
 
@@ -74,4 +73,4 @@ endef
 REQUIREMENTS := "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'])"
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

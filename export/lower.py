@@ -73,7 +73,10 @@ class _Lowering:
         self.graph = program.graph
         self.input_shape = tuple(input_shape)
         self.parameter_of: Mapping[str, str] = signature.inputs_to_parameters
-        self.constant_of: Mapping[str, str] = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+        self.constant_of: Mapping[str, str] = {
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
         self.shape_of = {name: tuple(p.shape) for name, p in program.named_parameters()}
         self.outputs: tuple[str, ...] = signature.user_outputs
         self.buffers: dict[FxNode, int] = {}
@@ -151,7 +154,9 @@ def _relu(lowering: _Lowering, node: FxNode) -> None:
 def _add(lowering: _Lowering, node: FxNode) -> None:
     if node.kwargs.get("alpha", 1) != 1:
         path, kind = _origin(node)
-        raise UnsupportedOperator(f"module '{path}' ({kind}): add with alpha={node.kwargs['alpha']}; scale before adding")
+        raise UnsupportedOperator(
+            f"module '{path}' ({kind}): add with alpha={node.kwargs['alpha']}; scale before adding"
+        )
     lowering.add(node, "add", list(node.args[:2]))
 
 

@@ -16,7 +16,9 @@ Values = dict[str, NDArray[np.float32]]
 
 def apply_masks(values: Values, masks: Masks) -> Values:
     """Pruned weights exactly +0, every other value bit for bit; parameters without a mask unchanged."""
-    return {name: np.where(masks[name], value, np.float32(0)) if name in masks else value for name, value in values.items()}
+    return {
+        name: np.where(masks[name], value, np.float32(0)) if name in masks else value for name, value in values.items()
+    }
 
 
 def shuffle_masks(masks: Masks, generator: np.random.Generator) -> Masks:

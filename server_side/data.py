@@ -88,7 +88,9 @@ def split(data: Dataset, validation: float, seed: int) -> Split:
     """Takes `validation` samples (a count if >= 1, else a share) from the training part, at random, for early stopping."""
     count = round(validation) if validation >= 1 else round(validation * len(data.x_train))
     if not 1 <= count < len(data.x_train):
-        raise UsageError(f"validation {validation}: leaves {len(data.x_train) - count} of {len(data.x_train)} samples to train")
+        raise UsageError(
+            f"validation {validation}: leaves {len(data.x_train) - count} of {len(data.x_train)} samples to train"
+        )
     order = generator(seed, "validation").permutation(len(data.x_train))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
     mean, inverse_std = _normalisation(data.x_train[kept])
@@ -152,7 +154,7 @@ def _read_idx(path: Path) -> Array:
 
 def _npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # numpy raises many kinds for damaged archives
         raise UsageError(f"data 'npz:{path}': cannot be read: {error}") from error
@@ -204,7 +206,9 @@ def _checked(name: str, x_train: Array, y_train: Array, x_test: Array, y_test: A
         raise UsageError(f"data '{name}': training samples {x_train.shape[1:]} but test samples {x_test.shape[1:]}")
     classes = int(y_train.max()) + 1
     if classes < 2 or int(y_test.max()) >= classes:
-        raise UsageError(f"data '{name}': labels 0..{classes - 1} in the training part, up to {int(y_test.max())} in the test part")
+        raise UsageError(
+            f"data '{name}': labels 0..{classes - 1} in the training part, up to {int(y_test.max())} in the test part"
+        )
     x_train, x_test = (x if x.dtype == np.uint8 else x.astype(np.float32) for x in (x_train, x_test))
     labels = tuple(str(label) for label in range(classes))
     return Dataset(name, x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), labels)
@@ -221,4 +225,6 @@ def _check_part(name: str, part: str, x: Array, y: Array) -> None:
     if int(y.min()) < 0:
         raise UsageError(f"{where}: label {int(y.min())}; labels count from 0")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise UsageError(f"{where}: sample {int(np.argwhere(~np.isfinite(x))[0][0])} holds NaN or infinity; clean the data")
+        raise UsageError(
+            f"{where}: sample {int(np.argwhere(~np.isfinite(x))[0][0])} holds NaN or infinity; clean the data"
+        )

@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"find: {error}", file=sys.stderr)
         return EXIT_USAGE
     except OSError as error:
-        print(f"find: {error.filename or 'disk'}: {error.strerror or error}; what was finished is kept", file=sys.stderr)
+        print(
+            f"find: {error.filename or 'disk'}: {error.strerror or error}; what was finished is kept", file=sys.stderr
+        )
         return EXIT_USAGE
 
 
@@ -88,8 +90,7 @@ def prepare(options: Options, watch: Watch) -> Search:
     parts = split(data, options.filled("validation"), options.seed)
     recipe, rewind_step = _recipe(options, len(parts.x_train))
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
-    identity = {**options.identity(), "data_sha256": data.fingerprint}
-    directory = RunDirectory(Path(options.output_dir or f"runs/{slug}"), identity)
+    directory = RunDirectory(Path(options.output_dir or f"runs/{slug}"), options.identity(), data.fingerprint)
     return Search(options, data, parts, model, recipe, rewind_step, directory, watch)
 
 
@@ -104,7 +105,9 @@ def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:
     every = parse_steps(options.filled("evaluate_every"), per_epoch, "evaluate_every")
     rewind_step = parse_steps(options.rewind_step, per_epoch, "rewind_step")
     if not (0 < every <= steps and rewind_step < steps):
-        raise UsageError(f"steps {steps}: must be at least evaluate_every ({every}) and more than rewind_step ({rewind_step})")
+        raise UsageError(
+            f"steps {steps}: must be at least evaluate_every ({every}) and more than rewind_step ({rewind_step})"
+        )
     recipe = Recipe(
         options.filled("optimizer"),
         options.filled("learning_rate"),
@@ -143,17 +146,21 @@ def _parse(arguments: list[str]) -> Options:
         description=(__doc__ or "").splitlines()[0],
         epilog="Exit codes: 0 a matching ticket; 2 bad usage or data; 3 no ticket matched; 130 interrupted, run again to go on.",
     )
-    parser.add_argument("--config", action="config", help="YAML or JSON file of options, e.g. a run directory's config.json")
+    parser.add_argument(
+        "--config", action="config", help="YAML or JSON file of options, e.g. a run directory's config.json"
+    )
     parser.add_class_arguments(Options)
-    named = [a if not a.startswith("--") else _underscored(a) for a in arguments]
+    named = [a if not a.startswith("--") else _spelt(a) for a in arguments]
     values = parser.parse_args(named).as_dict()
     return Options(**{field.name: values[field.name] for field in fields(Options)})
 
 
-def _underscored(argument: str) -> str:
-    """`--prune-fraction=0.2` is `--prune_fraction=0.2`."""
+def _spelt(argument: str) -> str:
+    """`--prune-fraction=0.2` is `--prune_fraction=0.2`, and `--json` is `--json=true`."""
     name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
+    name = name[2:].replace("-", "_")
+    switches = [field.name for field in fields(Options) if field.type == "bool"]
+    return f"--{name}=true" if name in switches and not equals else f"--{name}{equals}{value}"
 
 
 if __name__ == "__main__":

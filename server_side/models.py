@@ -93,7 +93,8 @@ class LeNet300100(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, *input_shape) -> (batch, classes)"""
         hidden = torch.relu(self.fc1(self.flatten(x)))
-        return self.fc3(torch.relu(self.fc2(hidden)))
+        scores: torch.Tensor = self.fc3(torch.relu(self.fc2(hidden)))
+        return scores
 
 
 _FRANKLE_CARBIN_LENET: Mapping[str, Any] = {
@@ -111,6 +112,12 @@ PRESETS: Mapping[str, Preset] = {
     "lenet-300-100": Preset(LeNet300100, _FRANKLE_CARBIN_LENET),
     "lenet-300-100-digits": Preset(
         LeNet300100,
-        {**_FRANKLE_CARBIN_LENET, "steps": "600it", "evaluate_every": "20it", "validation": 0.2},
+        {
+            **_FRANKLE_CARBIN_LENET,
+            "steps": "600it",
+            "evaluate_every": "20it",
+            "validation": 0.2,
+            "accuracy_tolerance": 0.01,  # the test part has 364 samples
+        },
     ),
 }

@@ -21,6 +21,7 @@ FALLBACKS: Mapping[str, Any] = {
     "evaluate_every": "1ep",
     "validation": 0.1,
     "prune_fraction": 0.2,
+    "accuracy_tolerance": 0.002,
 }
 
 
@@ -74,8 +75,8 @@ class Options:
     """distance of two evaluations on the validation part: 100it or 1ep; the early stop is one of them, found afterwards"""
     validation: float | None = None
     """part of the training data held out for early stopping and for choosing the ticket: a count, or a share below 1"""
-    accuracy_tolerance: float = 0.002
-    """a ticket matches when its accuracy is surely less than this below dense"""
+    accuracy_tolerance: float | None = None
+    """a ticket matches when its accuracy is surely less than this below dense (default: 0.002)"""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train; auto takes a CUDA device if there is one"""

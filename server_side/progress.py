@@ -1,6 +1,6 @@
 """What a user sees of a search, on stderr: the plan before it, one line of progress in it.
 
-    round 3/12, 51.4 % of the weights, 25 networks: 31%|███   | 4650/15000 [00:31<01:02, loss=0.083, accuracy=97.6%]
+round 3/12, 51.4 % of the weights, 25 networks: 31%|███   | 4650/15000 [00:31<01:02, loss=0.083, accuracy=97.6%]
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Progress:
             self._bar.close()
 
     def begin_round(self, number: int, density: float, replicas: int) -> None:
-        self._bar.set_description(f"round {number}/{self._rounds}, {density:.1%} of the weights, {replicas} networks", refresh=False)
+        self._bar.set_description(
+            f"round {number}/{self._rounds}, {density:.1%} of the weights, {replicas} networks", refresh=False
+        )
 
     def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:
         with self._lock:

@@ -34,7 +34,9 @@ def prune_global(weights: Weights, masks: Masks, fraction: float, layers: tuple[
     flat_weights = np.concatenate([weights[name].ravel() for name in layers])
     kept = _without_smallest(flat_weights, flat_mask, removed_count(int(flat_mask.sum()), fraction))
     parts = np.split(kept, np.cumsum(sizes)[:-1])
-    return _checked({**masks, **{name: part.reshape(masks[name].shape) for name, part in zip(layers, parts, strict=True)}})
+    return _checked(
+        {**masks, **{name: part.reshape(masks[name].shape) for name, part in zip(layers, parts, strict=True)}}
+    )
 
 
 def removed_count(live: int, fraction: float) -> int:

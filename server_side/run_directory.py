@@ -1,6 +1,6 @@
 """What a search has finished, on disk: one file a training, written atomically, so that a killed run goes on.
 
-    config.json   rounds/03/seed0-ticket.npz   rounds/03/stack.pt (a stack under way)   results.json   report.html   ticket/
+    config.json   data.sha256   rounds/03/seed0-ticket.npz   rounds/03/stack.pt (a stack under way)   results.json   report.html   ticket/
 
 Only trainings whose weights are needed again (dense, ticket) keep them. Masks are recomputed from the weights.
 """
@@ -36,14 +36,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 class RunDirectory:
-    """A directory that belongs to one configuration; another one is refused with UsageError. Nothing is made before
-    `create`."""
+    """A directory that belongs to one set of options and one data set; others are refused with UsageError. Nothing is
+    made before `create`."""
 
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self.path, self.identity = path, identity
+    def __init__(self, path: Path, options: dict[str, Any], data_sha256: str) -> None:
+        self.path, self.options, self.data_sha256 = path, options, data_sha256
         self._new = not (path / "config.json").exists()
         if not self._new:
-            self._check_same(json.loads((path / "config.json").read_text()), identity)
+            self._check_same(json.loads((path / "config.json").read_text()))
         elif path.exists() and any(path.iterdir()):
             raise UsageError(f"output_dir '{path}' holds other files; name an empty directory")
 
@@ -51,11 +51,14 @@ class RunDirectory:
         """Makes the directory and its config.json, if they are not there."""
         if self._new:
             self.path.mkdir(parents=True, exist_ok=True)
-            content = json.dumps(self.identity, indent=1, sort_keys=True) + "\n"
+            write_atomically(self.path / "data.sha256", self.data_sha256.encode())
+            content = json.dumps(self.options, indent=1, sort_keys=True) + "\n"
             write_atomically(self.path / "config.json", content.encode())
 
-    def _check_same(self, there: dict[str, Any], identity: dict[str, Any]) -> None:
-        wanted = json.loads(json.dumps(identity))
+    def _check_same(self, there: dict[str, Any]) -> None:
+        if (self.path / "data.sha256").read_text() != self.data_sha256:
+            raise UsageError(f"output_dir '{self.path}' holds a run on other data; name another directory or remove it")
+        wanted = json.loads(json.dumps(self.options))
         for name in sorted(set(there) | set(wanted)):
             if there.get(name) != wanted.get(name):
                 raise UsageError(
@@ -72,7 +75,9 @@ class RunDirectory:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UsageError(f"output_dir '{self.path}' is in use by another search; wait or name another") from error
+                raise UsageError(
+                    f"output_dir '{self.path}' is in use by another search; wait or name another"
+                ) from error
             yield
 
     def round_path(self, round_number: int) -> Path:
@@ -96,10 +101,12 @@ class RunDirectory:
         """The finished training of `job`, or None; a damaged file counts as unfinished."""
         path = self.round_path(round_number) / f"{job.name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 curves = {name: archive[name] for name in CURVES}
                 weights = {
-                    kind: {name.split("/", 1)[1]: archive[name] for name in archive.files if name.startswith(f"{kind}/")}
+                    kind: {
+                        name.split("/", 1)[1]: archive[name] for name in archive.files if name.startswith(f"{kind}/")
+                    }
                     for kind in WEIGHTS
                 }
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

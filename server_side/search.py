@@ -60,11 +60,15 @@ class Search:
     def seeds(self) -> range:
         return range(self.options.seed, self.options.seed + self.options.seeds)
 
+    @property
+    def tolerance(self) -> float:
+        return float(self.options.filled("accuracy_tolerance"))
+
     def run(self) -> list[Round]:
         """All rounds, the dense one first; finished trainings are taken from the run directory."""
         theta0 = {seed: self.theta(seed) for seed in self.seeds}
         everything = {name: np.ones(shape, np.bool_) for name, shape in _prunable_shapes(self.model.network).items()}
-        masks = {seed: everything for seed in self.seeds}
+        masks = dict.fromkeys(self.seeds, everything)
         snapshot = self.rewind_step or None
         dense_jobs = [Job(seed, "dense", 0, theta0[seed], masks[seed], snapshot_step=snapshot) for seed in self.seeds]
         rounds = [self._round(0, dense_jobs, masks, None)]
@@ -149,7 +153,9 @@ class Search:
         trainings = self._trained(number, jobs)
         measured = {} if dense is None else {"dense": dense.measured["dense"]}
         for kind in dict.fromkeys(job.kind for job in jobs):
-            measured[kind] = measure([[trainings[j.name] for j in jobs if j.kind == kind and j.seed == s] for s in self.seeds])
+            measured[kind] = measure(
+                [[trainings[j.name] for j in jobs if j.kind == kind and j.seed == s] for s in self.seeds]
+            )
         return Round(number, _density(masks), masks, trainings, measured)
 
     def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
@@ -202,7 +208,7 @@ class Search:
 
     def _has_fallen(self, last: Round) -> bool:
         gap = last.measured["dense"].validation_accuracy.mean() - last.measured["ticket"].validation_accuracy.mean()
-        return bool(gap > self.options.accuracy_tolerance)
+        return bool(gap > self.tolerance)
 
     def ticket(self, chosen: Round, rewind_of: Round, card: dict[str, object]) -> Ticket:
         """The chosen round's ticket of the seed with the best validation accuracy, ready to export."""
@@ -222,7 +228,9 @@ def measure(by_seed: list[list[Training]]) -> Measured:
     def averaged(value_of: str) -> np.ndarray:
         return np.array([np.mean([_figure(training, value_of) for training in copies]) for copies in by_seed])
 
-    return Measured(averaged("accuracy"), averaged("accuracy_end"), averaged("validation_accuracy"), averaged("early_stop"))
+    return Measured(
+        averaged("accuracy"), averaged("accuracy_end"), averaged("validation_accuracy"), averaged("early_stop")
+    )
 
 
 def _figure(training: Training, name: str) -> float:

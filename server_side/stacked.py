@@ -36,7 +36,10 @@ class StackedEngine:
         self.module = model.factory().to(device)
         self.x = torch.from_numpy(split.x_train).to(device)
         self.y = torch.from_numpy(split.y_train).to(device)
-        self.validation = (torch.from_numpy(split.x_validation).to(device), torch.from_numpy(split.y_validation).to(device))
+        self.validation = (
+            torch.from_numpy(split.x_validation).to(device),
+            torch.from_numpy(split.y_validation).to(device),
+        )
         self.test = (torch.from_numpy(split.x_test).to(device), torch.from_numpy(split.y_test).to(device))
         self._gradients = vmap(grad_and_value(self._loss))
 
@@ -112,7 +115,9 @@ class _Run:
             return torch.optim.Adam(
                 values, recipe.learning_rate, ADAM_BETAS, ADAM_EPSILON, weight_decay=recipe.weight_decay, fused=True
             )
-        return torch.optim.SGD(values, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+        return torch.optim.SGD(
+            values, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
 
     def advance(self, watch: Watch) -> None:
         """One step of every replica, and the evaluation if one is due."""

@@ -31,11 +31,11 @@ def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, A
     from server_side import report
 
     chosen = _choose(search, rounds)
-    judged = {r.number: verdict.judge(r.measured, r.density, search.options.accuracy_tolerance) for r in rounds[1:]}
+    judged = {r.number: verdict.judge(r.measured, r.density, search.tolerance) for r in rounds[1:]}
     card = _card(search, chosen, judged[chosen.number])
     ticket = search.ticket(chosen, rounds[0], card)
     path = _save(ticket, search.directory.path / "ticket")
-    result = {
+    result: dict[str, Any] = {
         "ticket": str(path),
         "ticket_hash": ticket.hash,
         "density": chosen.density,
@@ -51,20 +51,30 @@ def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, A
         "card": dict(ticket.card),
     }
     write_atomically(search.directory.path / "results.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_atomically(search.directory.path / "report.html", report.render(search, rounds, chosen, ticket, result).encode())
+    write_atomically(
+        search.directory.path / "report.html", report.render(search, rounds, chosen, ticket, result).encode()
+    )
     return result
 
 
 def as_text(result: dict[str, Any]) -> str:
     """The table of all rounds, the verdict, where everything is and what to do next."""
     kinds = [kind for kind in KINDS if kind in result or kind == "ticket"]
-    lines = ["", f"{'round':>5} {'weights':>9}  " + "  ".join(f"{_heading(kind):<31}" for kind in kinds[1:])]
+    lines = ["", f"{'round':>5} {'weights':>9}  " + "  ".join(f"{kind:<31}" for kind in kinds[1:])]
     lines.append(" " * 17 + "  ".join(f"{'accuracy':<15}{'at end':<8}{'stop':<8}" for _ in kinds[1:]))
     for row in result["rounds"]:
         cells = [_cells(row[kind]) for kind in ("dense", *kinds[1:]) if kind in row]
-        lines.append(f"{row['round']:>5} {row['density']:>9.2%}  " + "  ".join(cells) + ("  dense" if row["round"] == 0 else ""))
+        lines.append(
+            f"{row['round']:>5} {row['density']:>9.2%}  " + "  ".join(cells) + ("  dense" if row["round"] == 0 else "")
+        )
     sure = result["verdict"]
-    head = "a winning ticket" if sure["winning"] else "a matching ticket" if sure["matching"] else "no matching ticket; the closest is"
+    head = (
+        "a winning ticket"
+        if sure["winning"]
+        else "a matching ticket"
+        if sure["matching"]
+        else "no matching ticket; the closest is"
+    )
     lines += ["", f"{head}: {result['density']:.2%} of the weights (round {result['round']}, seed {result['seed']})"]
     lines += [f"  {line}" for line in verdict.explain(sure)]
     lines += [
@@ -76,10 +86,6 @@ def as_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _heading(kind: str) -> str:
-    return kind
-
-
 def _cells(figures: dict[str, Any]) -> str:
     std = figures["accuracy_std"]
     accuracy = f"{figures['accuracy']:.2%}" + (f" ±{100 * std:.2f}" if std is not None else "")
@@ -88,7 +94,7 @@ def _cells(figures: dict[str, Any]) -> str:
 
 def _choose(search: Search, rounds: list[Round]) -> Round:
     pruned = rounds[1:]
-    index = verdict.choose([r.measured for r in pruned], [r.density for r in pruned], search.options.accuracy_tolerance)
+    index = verdict.choose([r.measured for r in pruned], [r.density for r in pruned], search.tolerance)
     return pruned[index]
 
 

@@ -129,6 +129,4 @@ def _mark(holds: bool) -> str:
 
 
 def _points(comparison: Mapping[str, Any]) -> str:
-    return (
-        f"{100 * comparison['difference']:+.2f} points [{100 * comparison['low']:+.2f}, {100 * comparison['high']:+.2f}]"
-    )
+    return f"{100 * comparison['difference']:+.2f} points [{100 * comparison['low']:+.2f}, {100 * comparison['high']:+.2f}]"

@@ -20,7 +20,7 @@ static inline float float_of(uint32_t bits) {
 }
 
 // a * b + c, rounded once.
-static inline float fused(float a, float b, float c) {
+static inline float fused_f32(float a, float b, float c) {
 #if defined(__FP_FAST_FMAF)
   return __builtin_fmaf(a, b, c);
 #else
@@ -47,15 +47,15 @@ static inline float power_of_two(float k) {
 static inline float exp_f32(float x) {
   x = x > 89.0f ? 89.0f : x;
   x = x < -104.0f ? -104.0f : x;
-  float k = fused(x, 1.44269504f, 12582912.0f) - 12582912.0f;
-  float r = fused(k, -0.693145752f, x);
-  r = fused(k, -1.42860677e-6f, r);
-  float p = fused(r, 1.38144637e-3f, 8.36878084e-3f);
-  p = fused(p, r, 4.16683927e-2f);
-  p = fused(p, r, 1.66665196e-1f);
-  p = fused(p, r, 4.99999940e-1f);
-  p = fused(p, r * r, r);
-  float half = fused(k, 0.5f, 12582912.0f) - 12582912.0f;
+  float k = fused_f32(x, 1.44269504f, 12582912.0f) - 12582912.0f;
+  float r = fused_f32(k, -0.693145752f, x);
+  r = fused_f32(k, -1.42860677e-6f, r);
+  float p = fused_f32(r, 1.38144637e-3f, 8.36878084e-3f);
+  p = fused_f32(p, r, 4.16683927e-2f);
+  p = fused_f32(p, r, 1.66665196e-1f);
+  p = fused_f32(p, r, 4.99999940e-1f);
+  p = fused_f32(p, r * r, r);
+  float half = fused_f32(k, 0.5f, 12582912.0f) - 12582912.0f;
   return (p + 1.0f) * power_of_two(half) * power_of_two(k - half);
 }
 
@@ -66,17 +66,17 @@ static inline float log_f32(float x) {
   uint32_t shifted = bits_of(x) - 0x3F3504F3u;  // the bits of sqrt(1/2)
   float e = float(int32_t(shifted) >> 23);
   float f = float_of((shifted & 0x7FFFFFu) + 0x3F3504F3u) - 1.0f;
-  float q = fused(f, -7.63449520e-2f, 1.27615750e-1f);
-  q = fused(q, f, -1.31601825e-1f);
-  q = fused(q, f, 1.42017588e-1f);
-  q = fused(q, f, -1.66233569e-1f);
-  q = fused(q, f, 2.00012267e-1f);
-  q = fused(q, f, -2.50008196e-1f);
-  q = fused(q, f, 3.33333313e-1f);
+  float q = fused_f32(f, -7.63449520e-2f, 1.27615750e-1f);
+  q = fused_f32(q, f, -1.31601825e-1f);
+  q = fused_f32(q, f, 1.42017588e-1f);
+  q = fused_f32(q, f, -1.66233569e-1f);
+  q = fused_f32(q, f, 2.00012267e-1f);
+  q = fused_f32(q, f, -2.50008196e-1f);
+  q = fused_f32(q, f, 3.33333313e-1f);
   float square = f * f;
-  float low = fused(square * f, q, e * 1.42860677e-6f);
-  low = fused(square, -0.5f, low);
-  return fused(e, 0.693145752f, f + low);
+  float low = fused_f32(square * f, q, e * 1.42860677e-6f);
+  low = fused_f32(square, -0.5f, low);
+  return fused_f32(e, 0.693145752f, f + low);
 }
 
 }  // namespace tkt

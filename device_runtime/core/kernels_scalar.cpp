@@ -1,0 +1,13 @@
+// The reference kernels, in plain C for every processor.
+#include "core/v16_scalar.h"
+
+#include "core/kernels.inl"
+
+namespace tkt {
+
+const Kernels *scalar_kernels() {
+  static constexpr Kernels kernels = kernels_named(TKT_KERNELS_SCALAR);
+  return &kernels;
+}
+
+}  // namespace tkt

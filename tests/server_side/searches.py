@@ -1,0 +1,83 @@
+"""Small searches for tests: a tiny network on blobs of two moons' worth of noise, trained for a few dozen steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from server_side.find import prepare
+from server_side.options import Options
+from server_side.search import Search
+
+
+class Watcher:
+    """A training.Watch that counts, and asks to stop after `stop_after` calls of advanced."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.replica_steps = 0
+        self.calls = 0
+
+    def begin_round(self, number: int, density: float, replicas: int) -> None:
+        pass
+
+    def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:
+        self.replica_steps += replica_steps
+        self.calls += 1
+
+    def stop_requested(self) -> bool:
+        return self.stop_after is not None and self.calls >= self.stop_after
+
+
+class Tiny(nn.Module):
+    """20 -> 16 -> 8 -> 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.out = nn.Linear(20, 16), nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.out(torch.relu(self.fc2(torch.relu(self.fc1(x)))))
+        return y
+
+
+def blobs() -> dict[str, Any]:
+    """Four classes around random centres, 320 training and 80 test samples of 20 features."""
+    generator = np.random.default_rng(7)
+    centres = generator.normal(size=(4, 20)) * 0.7
+    y = generator.integers(0, 4, 400)
+    x = (centres[y] + generator.normal(size=(400, 20))).astype(np.float32)
+    return {"x": x[:320], "y": y[:320], "x_test": x[320:], "y_test": y[320:]}
+
+
+def options(path: Path, **changes: Any) -> Options:
+    """Options of a search that takes a second."""
+    settings: dict[str, Any] = {
+        "data": f"{__name__}:blobs",
+        "model": f"{__name__}:Tiny",
+        "seeds": 2,
+        "rounds": 2,
+        "reinits": 1,
+        "shuffles": 1,
+        "steps": "40it",
+        "evaluate_every": "10it",
+        "batch": 16,
+        "validation": 0.2,
+        "engine": "stacked",
+        "threads": 1,
+        "output_dir": str(path),
+        "quiet": True,
+    }
+    return Options(**{**settings, **changes})
+
+
+def search(path: Path, watch: Watcher | None = None, **changes: Any) -> Search:
+    """A prepared search with its run directory made."""
+    torch.set_num_threads(1)
+    prepared = prepare(options(path, **changes), watch or Watcher())
+    prepared.directory.create()
+    return prepared

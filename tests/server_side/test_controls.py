@@ -1,0 +1,87 @@
+"""A shuffle shuffles and keeps every layer's density; a reset resets, bit for bit; seeds fix what they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from server_side.controls import apply_masks, shuffle_masks
+from server_side.seeds import BatchOrder, derive, generator
+from tests.server_side.searches import search
+
+
+def test_shuffle_moves_the_live_weights_and_keeps_each_layers_count() -> None:
+    random = np.random.default_rng(0)
+    masks = {"a": random.random((30, 20)) < 0.1, "b": random.random((10, 30)) < 0.5}
+    shuffled = shuffle_masks(masks, generator(0, "shuffle"))
+    for name, mask in masks.items():
+        assert shuffled[name].sum() == mask.sum()  # the density, not the sparsity
+        assert (shuffled[name] != mask).any()
+    again = shuffle_masks(masks, generator(0, "shuffle"))
+    assert all((again[name] == shuffled[name]).all() for name in masks)
+
+
+def test_applied_masks_keep_live_bits_and_make_pruned_weights_plus_zero() -> None:
+    value = np.array([[-1.5, 2.5, -0.0, 1e-40]], np.float32)
+    applied = apply_masks({"w": value}, {"w": np.array([[False, True, True, True]])})["w"]
+    assert applied.view(np.uint32)[0, 1:].tolist() == value.view(np.uint32)[0, 1:].tolist()
+    assert applied.view(np.uint32)[0, 0] == 0
+
+
+def test_every_ticket_starts_from_its_own_initial_weights_bit_for_bit(tmp_path: Path) -> None:
+    small = search(tmp_path)
+    rounds = small.run()
+    for seed in small.seeds:
+        theta = small.theta(seed)
+        masks = rounds[2].masks[seed]
+        for job in small._jobs({s: small.theta(s) for s in small.seeds}, rounds[2].masks, 2):
+            if job.seed == seed and job.kind == "ticket":
+                for name, value in job.start.items():
+                    expected = np.where(masks[name], theta[name], np.float32(0)) if name in masks else theta[name]
+                    assert value.tobytes() == expected.tobytes()
+
+
+def test_rewinding_to_a_step_starts_from_the_dense_weights_there(tmp_path: Path) -> None:
+    small = search(tmp_path, rewind_step="20it", rounds=1)
+    rounds = small.run()
+    dense = rounds[0].trainings["seed0-dense"]
+    assert dense.snapshot is not None
+    assert any((dense.snapshot[name] != value).any() for name, value in small.theta(0).items())
+    ticket = small.ticket(rounds[1], rounds[0], {})
+    seed = small.best_seed(rounds[1])
+    snapshot = rounds[0].trainings[f"seed{seed}-dense"].snapshot
+    assert snapshot is not None
+    for name, mask in ticket.masks.items():
+        assert ticket.init[name][mask].tobytes() == snapshot[name][mask].tobytes()
+    assert rounds[1].trainings["seed0-ticket"].steps[0] == 20  # the schedule restarts there too
+
+
+def test_reinit_has_the_tickets_mask_and_other_weights(tmp_path: Path) -> None:
+    small = search(tmp_path, reinits=2)
+    masks = small.run()[1].masks
+    jobs = list(small._jobs({s: small.theta(s) for s in small.seeds}, masks, 1))
+    ticket = next(job for job in jobs if job.kind == "ticket" and job.seed == 0)
+    reinits = [job for job in jobs if job.kind == "reinit" and job.seed == 0]
+    assert len(reinits) == 2
+    values = [job.start["fc1.weight"] for job in (ticket, *reinits)]
+    for first in range(3):
+        assert (values[first][~masks[0]["fc1.weight"]] == 0).all()
+        assert all((values[first] != values[second]).any() for second in range(first))
+
+
+def test_initial_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
+    small = search(tmp_path)
+    first, again, other = (small.theta(seed)["fc1.weight"] for seed in (0, 0, 1))
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != other.tobytes()
+    assert derive(0, "init") != derive(0, "reinit") != derive(1, "reinit")
+
+
+def test_batches_are_a_function_of_seed_and_step_and_cover_an_epoch() -> None:
+    order, jumped = BatchOrder(3, 100, 16), BatchOrder(3, 100, 16)
+    epoch = [order.indices(step) for step in range(6)]
+    assert len(np.unique(np.concatenate(epoch))) == 96
+    later = [order.indices(step) for step in range(6, 20)]
+    assert (jumped.indices(19) == later[-1]).all()
+    assert (BatchOrder(4, 100, 16).indices(0) != epoch[0]).any()

@@ -1,0 +1,153 @@
+"""Pruned weights never move, live ones of either sign do; a stopped or killed search goes on to the same bits."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from server_side.find import _recipe
+from server_side.search import Search
+from server_side.stacked import StackedEngine
+from server_side.training import Interrupted, Job, Training
+from tests.server_side.searches import Tiny, Watcher, search
+
+ROOT = Path(__file__).parents[2]
+
+
+def half_masked(small: Search, seed: int = 0) -> Job:
+    masks = {
+        name: np.random.default_rng(1).random(value.shape) < 0.5
+        for name, value in small.theta(seed).items()
+        if name.endswith("weight")
+    }
+    start = {n: np.where(masks[n], v, np.float32(0)) if n in masks else v for n, v in small.theta(seed).items()}
+    return Job(seed, "ticket", 0, start, masks)
+
+
+def trained(small: Search, jobs: list[Job], path: Path) -> list[Training]:
+    engine = StackedEngine(small.model, small.split, small.recipe, torch.device("cpu"))
+    return engine.train(jobs, path / "stack.pt", Watcher())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.05}]
+)
+def test_pruned_weights_stay_zero_under_momentum_and_weight_decay(tmp_path: Path, changes: dict[str, Any]) -> None:
+    small = search(tmp_path, weight_decay=0.01, **changes)
+    job = half_masked(small)
+    (training,) = trained(small, [job], tmp_path)
+    for name, mask in job.masks.items():
+        assert (training.final[name][~mask] == 0).all()
+        moved = training.final[name] != job.start[name]
+        assert moved[mask & (job.start[name] < 0)].mean() > 0.9  # a gradient mask without abs() freezes these
+        assert moved[mask & (job.start[name] > 0)].mean() > 0.9
+
+
+def test_a_stack_trains_as_plain_pytorch_does(tmp_path: Path) -> None:
+    """Two replicas in one program against a loop over one module, same batches; float32 rounding apart."""
+    small = search(tmp_path, seeds=2)
+    jobs = [half_masked(small, 0), half_masked(small, 1)]
+    for job, training in zip(jobs, trained(small, jobs, tmp_path), strict=True):
+        expected = plain(small, job)
+        for name, value in training.final.items():
+            np.testing.assert_allclose(value, expected[name], rtol=2e-3, atol=2e-5)
+
+
+def plain(small: Search, job: Job) -> dict[str, np.ndarray]:
+    from server_side.seeds import BatchOrder
+
+    module = Tiny()
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in job.start.items()})
+    optimizer = torch.optim.Adam(module.parameters(), lr=small.recipe.learning_rate)
+    order = BatchOrder(job.seed, len(small.split.x_train), small.recipe.batch)
+    for step in range(small.recipe.steps):
+        index = order.indices(step)
+        loss = F.cross_entropy(
+            module(torch.from_numpy(small.split.x_train[index])), torch.from_numpy(small.split.y_train[index])
+        )
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        for name, parameter in module.named_parameters():
+            if name in job.masks and parameter.grad is not None:
+                parameter.grad *= torch.from_numpy(job.masks[name])
+        optimizer.step()
+    return {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
+
+
+def test_early_stop_is_the_lowest_validation_loss_and_its_weights_are_kept(tmp_path: Path) -> None:
+    small = search(tmp_path, learning_rate=0.05, steps="200it")
+    (training,) = trained(small, [half_masked(small)], tmp_path)
+    assert training.validation_loss[training.early_index] == training.validation_loss.min()
+    assert 0 < training.early_step < 200  # it overfits: the end is not the best
+    assert training.steps.tolist() == list(range(0, 201, 10))
+    parts = small.split.x_validation, small.split.y_validation
+    module = Tiny()
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in training.early.items()})
+    loss = F.cross_entropy(module(torch.from_numpy(parts[0])), torch.from_numpy(parts[1])).item()
+    assert loss == pytest.approx(training.validation_loss.min(), rel=1e-5)
+
+
+def same_tickets(first: Search, second: Search) -> None:
+    for r1, r2 in zip(first.run(), second.run(), strict=True):
+        assert r1.trainings.keys() == r2.trainings.keys()
+        for name, training in r1.trainings.items():
+            assert training.validation_loss.tobytes() == r2.trainings[name].validation_loss.tobytes()
+            for parameter, value in training.final.items():
+                if parameter in r2.trainings[name].final:
+                    assert value.tobytes() == r2.trainings[name].final[parameter].tobytes()
+        assert r1.measured["dense"].accuracy.tolist() == r2.measured["dense"].accuracy.tolist()
+
+
+@pytest.mark.parametrize("stop_after", [1, 17, 60, 95])
+def test_a_stopped_search_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int) -> None:
+    stopped = search(tmp_path / "stopped", Watcher(stop_after))
+    with pytest.raises(Interrupted):
+        stopped.run()
+    same_tickets(search(tmp_path / "whole"), search(tmp_path / "stopped"))
+
+
+def test_a_search_killed_at_any_moment_finds_the_same_ticket(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "server_side.find", "--data", "tests.server_side.searches:blobs"]
+    arguments += ["--model", "tests.server_side.searches:Tiny", "--seeds", "2", "--rounds", "4", "--reinits", "1"]
+    arguments += ["--steps", "300it", "--evaluate-every", "20it", "--batch", "16", "--threads", "1", "--quiet"]
+    arguments += ["--engine", "stacked", "--validation", "0.2"]
+    whole = subprocess.run(
+        [*arguments, "--output-dir", str(tmp_path / "whole")], cwd=ROOT, capture_output=True, check=False
+    )
+    assert whole.returncode in (0, 3), whole.stderr
+    killed = [*arguments, "--output-dir", str(tmp_path / "killed")]
+    kills = 0
+    for wanted in (1, 2):  # once in the first rounds, once later
+        process = subprocess.Popen(killed, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (tmp_path / "killed/rounds" / f"{wanted:02d}").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 2
+    resumed = subprocess.run(killed, cwd=ROOT, capture_output=True, check=False)
+    assert resumed.returncode == whole.returncode, resumed.stderr
+    tickets = [(tmp_path / run / "ticket/ticket.json").read_bytes() for run in ("whole", "killed")]
+    assert tickets[0] == tickets[1]
+
+
+def test_a_damaged_training_file_is_trained_again(tmp_path: Path) -> None:
+    whole = search(tmp_path).run()
+    (tmp_path / "rounds/01/seed0-ticket.npz").write_bytes(b"PK\x03\x04 cut short")
+    again = search(tmp_path).run()
+    expected = whole[1].trainings["seed0-ticket"].validation_loss
+    assert again[1].trainings["seed0-ticket"].validation_loss.tobytes() == expected.tobytes()
+
+
+def test_the_recipe_counts_epochs_in_steps(tmp_path: Path) -> None:
+    small = search(tmp_path, steps="3ep", evaluate_every="1ep")
+    recipe, rewind_step = _recipe(small.options, 256)
+    assert (recipe.steps, recipe.evaluate_every, rewind_step) == (48, 16, 0)
