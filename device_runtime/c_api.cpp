@@ -133,8 +133,8 @@ tkt_status tkt_arena_bytes(const void *artifact, size_t artifact_bytes, const tk
   return TKT_OK;
 }
 
-tkt_status tkt_memory_plan(const void *artifact, size_t artifact_bytes, const tkt_options *options,
-                           tkt_memory *memory, tkt_error *error) {
+tkt_status tkt_memory_plan(const void *artifact, size_t artifact_bytes, const tkt_options *options, tkt_memory *memory,
+                           tkt_error *error) {
   Artifact a;
   Arena counted;
   if (tkt_status status = check_struct(memory, "memory", error)) return status;

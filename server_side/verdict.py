@@ -112,16 +112,18 @@ def explain(verdict: Mapping[str, Any]) -> list[str]:
     percent = f"{verdict['confidence']:.0%}"
     accuracy, early = verdict["accuracy"], verdict["early_stop"]
     lines = [
-        f"{_mark(accuracy['holds'])} a' >= a: accuracy {_points(accuracy)} against dense ({percent} interval; "
-        f"{'surely' if verdict['matching'] else 'not surely'} within {100 * verdict['tolerance']:.2g} points)",
-        f"{_mark(early['holds'])} t' <= t: early stop {early['difference']:+.0f} steps "
-        f"[{early['low']:+.0f}, {early['high']:+.0f}] against dense",
+        (
+            f"{_mark(accuracy['holds'])} a' >= a: accuracy {_points(accuracy)} against dense ({percent} interval; "
+            f"{'surely' if verdict['matching'] else 'not surely'} within {100 * verdict['tolerance']:.2g} points)"
+        ),
+        (
+            f"{_mark(early['holds'])} t' <= t: early stop {early['difference']:+.0f} steps "
+            f"[{early['low']:+.0f}, {early['high']:+.0f}] against dense"
+        ),
         f"{_mark(verdict['density']['holds'])} p' << p: {verdict['density']['value']:.2%} of the weights are left",
     ]
-    for name in ("reinit", "shuffle"):
-        if name in verdict:
-            lines.append(f"{_mark(verdict[name]['holds'])} better than {name}: accuracy {_points(verdict[name])}")
-    return lines
+    controls = [name for name in ("reinit", "shuffle") if name in verdict]
+    return lines + [f"{_mark(verdict[n]['holds'])} better than {n}: accuracy {_points(verdict[n])}" for n in controls]
 
 
 def _mark(holds: bool) -> str:

@@ -9,8 +9,8 @@
 
 namespace tkt {
 
-constexpr uint64_t kArenaAlignment = 64;    // of every array, for aligned vector loads
-constexpr uint64_t kCallerAlignment = 8;    // of what the caller gives
+constexpr uint64_t kArenaAlignment = 64;  // of every array, for aligned vector loads
+constexpr uint64_t kCallerAlignment = 8;  // of what the caller gives
 
 enum MemoryPart { kValues, kGradients, kOptimizer, kActivations, kIndex, kBookkeeping, kMemoryParts };
 

@@ -52,8 +52,16 @@ CheckpointSections sections_of(const tkt_trainer &trainer, const State &state) {
 
 State state_of(const tkt_trainer &trainer) {
   const Progress &p = trainer.progress;
-  return {p.step,        p.epoch,       p.seed, p.position, trainer.options.optimizer, p.beta1_power, p.beta2_power,
-          moment_count(trainer.options), trainer.value_count, 0};
+  return {p.step,
+          p.epoch,
+          p.seed,
+          p.position,
+          trainer.options.optimizer,
+          p.beta1_power,
+          p.beta2_power,
+          moment_count(trainer.options),
+          trainer.value_count,
+          0};
 }
 
 template <typename... Pieces>
@@ -81,8 +89,7 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
   for (uint32_t kind = kCheckpointValues; kind <= kMoment2; ++kind) {
     Section section = file.find(kind);
     bool announced = kind <= kCheckpointValues + state.moment_count;
-    bool sound = announced ? section.data != nullptr && section.bytes == array_bytes(trainer)
-                           : section.data == nullptr;
+    bool sound = announced ? section.data != nullptr && section.bytes == array_bytes(trainer) : section.data == nullptr;
     if (!sound) return corrupt_checkpoint(error, "lacks section ", kind, " or has it in excess");
     if (announced && !all_finite(section.data, state.value_count)) {
       return corrupt_checkpoint(error, "has a value in section ", kind, " that is not finite");
@@ -140,8 +147,7 @@ tkt_status restore(tkt_trainer &trainer, const void *checkpoint, size_t size, tk
   for (uint32_t i = 0; i <= state.moment_count; ++i) {
     memcpy(arrays[i], file.find(kCheckpointValues + i).data, array_bytes(trainer));
   }
-  trainer.progress = {state.step,     state.epoch,       state.seed,
-                      state.position, state.beta1_power, state.beta2_power};
+  trainer.progress = {state.step, state.epoch, state.seed, state.position, state.beta1_power, state.beta2_power};
   return TKT_OK;
 }
 

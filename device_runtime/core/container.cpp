@@ -41,8 +41,8 @@ tkt_status check_header(const FileType &type, const uint8_t *bytes, uint64_t siz
   }
   uint32_t sections = load_u32(bytes + 16);
   if (sections < 1 || sections > kMaxSections || table_end(sections) > size) {
-    return fail(error, corrupt, "the ", type.noun, " has a table of ", sections, " sections, which cannot be right for ",
-                size, " bytes; copy it again");
+    return fail(error, corrupt, "the ", type.noun, " has a table of ", sections,
+                " sections, which cannot be right for ", size, " bytes; copy it again");
   }
   if (header_crc(bytes, table_end(sections)) != load_u32(bytes + kCrcAt) || !all_zero(bytes + 56, 8)) {
     return fail(error, corrupt, "the header of the ", type.noun, " is damaged (checksum); copy it again");
@@ -76,7 +76,8 @@ tkt_status check_sections(const FileType &type, const Container &file, uint64_t 
     bool sound = all_zero(file.bytes + end, start - end) &&
                  crc32(file.bytes + start, static_cast<size_t>(bytes)) == load_u32(entry + 12);
     if (!sound) {
-      return fail(error, type.corrupt, "section ", kind, " of the ", type.noun, " is damaged (checksum); copy it again");
+      return fail(error, type.corrupt, "section ", kind, " of the ", type.noun,
+                  " is damaged (checksum); copy it again");
     }
     end = start + bytes;
   }

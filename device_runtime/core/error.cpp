@@ -90,8 +90,14 @@ tkt_status fail_with(tkt_error *error, tkt_status status, const Part *parts, uin
 }
 
 const char *status_name(int32_t status) {
-  static const char *const names[] = {"OK",           "CorruptArtifact",   "IncompatibleArtifact", "UnsupportedOp",
-                                      "CorruptCheckpoint", "BudgetExceeded", "NonFiniteLoss",        "InvalidInput"};
+  static const char *const names[] = {"OK",
+                                      "CorruptArtifact",
+                                      "IncompatibleArtifact",
+                                      "UnsupportedOp",
+                                      "CorruptCheckpoint",
+                                      "BudgetExceeded",
+                                      "NonFiniteLoss",
+                                      "InvalidInput"};
   return status >= 0 && status < 8 ? names[status] : "UnknownStatus";
 }
 

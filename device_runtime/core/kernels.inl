@@ -135,7 +135,7 @@ struct GradientPlace {
 
 GradientPlace gradient_place(const float *dy, const float *x, uint32_t rows, uint32_t cols, uint32_t samples) {
   uint32_t rest = samples % kLanes;
-  return {dy,   x,   size_t(rows) * kLanes, size_t(cols) * kLanes, samples / kLanes, Lanes::first(rest), rest != 0};
+  return {dy, x, size_t(rows) * kLanes, size_t(cols) * kLanes, samples / kLanes, Lanes::first(rest), rest != 0};
 }
 
 // kCount entries of one row from entry k on: a = fma(dy, x[source(k)], a) over the groups, then the sum over lanes.
@@ -307,8 +307,7 @@ void sgd(const SgdStep &step, float *values, const float *gradients, float *velo
   }
 }
 
-void adam(const AdamStep &step, float *values, const float *gradients, float *moment1, float *moment2,
-          uint32_t count) {
+void adam(const AdamStep &step, float *values, const float *gradients, float *moment1, float *moment2, uint32_t count) {
   V16 beta1 = V16::broadcast(step.beta1), beta2 = V16::broadcast(step.beta2);
   V16 rest1 = V16::broadcast(step.one_minus_beta1), rest2 = V16::broadcast(step.one_minus_beta2);
   V16 size = V16::broadcast(step.step_size), scale = V16::broadcast(step.inverse_sqrt);
@@ -326,8 +325,19 @@ void adam(const AdamStep &step, float *values, const float *gradients, float *mo
 }
 
 constexpr Kernels kernels_named(uint32_t name) {
-  return {name,          ingest, product,       dense_transposed_product, weight_gradient, bias_gradient, relu,
-          relu_gradient, add_buffers, softmax, array_is_finite,          sgd,             adam};
+  return {name,
+          ingest,
+          product,
+          dense_transposed_product,
+          weight_gradient,
+          bias_gradient,
+          relu,
+          relu_gradient,
+          add_buffers,
+          softmax,
+          array_is_finite,
+          sgd,
+          adam};
 }
 
 }  // namespace

@@ -7,8 +7,8 @@ namespace {
 
 // Sixteen samples of the output.
 struct Group {
-  const float *z;       // (classes, 16)
-  float *e;             // likewise: exponentials, then the gradient
+  const float *z;  // (classes, 16)
+  float *e;        // likewise: exponentials, then the gradient
   uint32_t classes, first, samples;
   alignas(64) float maximum[kLanes], sum[kLanes], log_sum[kLanes];
 

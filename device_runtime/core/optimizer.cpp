@@ -17,7 +17,7 @@ void update_adam(tkt_trainer &trainer) {
   p.beta2_power *= double(o.beta2);
   float step_size = float(double(o.learning_rate) / (1.0 - p.beta1_power));
   float inverse_sqrt = float(1.0 / __builtin_sqrt(1.0 - p.beta2_power));
-  AdamStep step = {o.weight_decay,  o.beta1,   o.beta2,      1.0f - o.beta1,
+  AdamStep step = {o.weight_decay, o.beta1,   o.beta2,      1.0f - o.beta1,
                    1.0f - o.beta2, step_size, inverse_sqrt, o.epsilon};
   trainer.kernels->adam(step, trainer.values, trainer.gradients, trainer.moment1, trainer.moment2,
                         trainer.padded_count);

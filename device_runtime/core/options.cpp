@@ -58,7 +58,8 @@ tkt_status check_ranges(const tkt_options &o, tkt_error *error) {
     return fail(error, TKT_INVALID_INPUT, "start is ", o.start, ", but must be 0 (INIT) or 1 (TRAINED)");
   }
   if (o.reserved != 0) {
-    return fail(error, TKT_INVALID_INPUT, "reserved is ", o.reserved, ", but must be 0; begin with tkt_default_options");
+    return fail(error, TKT_INVALID_INPUT, "reserved is ", o.reserved,
+                ", but must be 0; begin with tkt_default_options");
   }
   return check_floats(o, error);
 }

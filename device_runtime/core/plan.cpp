@@ -10,7 +10,7 @@ namespace {
 
 // What the walk must know about a buffer before the arena holds any table.
 struct BufferFacts {
-  NumberSet<kMaxNodes + 1> needs_gradient;    // a parameter lies before it
+  NumberSet<kMaxNodes + 1> needs_gradient;  // a parameter lies before it
   NumberSet<kMaxNodes + 1> read_more_than_once;
 };
 

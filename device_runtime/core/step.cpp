@@ -31,8 +31,9 @@ tkt_status not_finite(const tkt_trainer &trainer, const float *samples, uint32_t
                   " at element ", i % elements, "; give finite numbers only");
     }
   }
-  return fail(error, TKT_NON_FINITE_LOSS,
-              "a sample becomes infinite by the artifact's normalisation; give samples in the units of the training data");
+  return fail(
+      error, TKT_NON_FINITE_LOSS,
+      "a sample becomes infinite by the artifact's normalisation; give samples in the units of the training data");
 }
 
 tkt_status run_forward(tkt_trainer &trainer, const float *samples, uint32_t count, uint64_t first_sample,
@@ -87,15 +88,16 @@ tkt_status train_step(tkt_trainer &trainer, const float *samples, const int32_t 
                       tkt_error *error) {
   if (tkt_status status = compute_gradients(trainer, samples, labels, count, loss, error)) return status;
   if (!trainer.kernels->all_finite(trainer.gradients, trainer.padded_count)) {
-    return fail(error, TKT_NON_FINITE_LOSS, "a gradient of step ", trainer.progress.step,
-                " is not finite; the values were not touched; lower the learning rate, or reset or restore the trainer");
+    return fail(
+        error, TKT_NON_FINITE_LOSS, "a gradient of step ", trainer.progress.step,
+        " is not finite; the values were not touched; lower the learning rate, or reset or restore the trainer");
   }
   update(trainer);
   return TKT_OK;
 }
 
-tkt_status evaluate(tkt_trainer &trainer, const float *samples, const int32_t *labels, uint32_t count,
-                    double *loss_sum, uint32_t *correct, tkt_error *error) {
+tkt_status evaluate(tkt_trainer &trainer, const float *samples, const int32_t *labels, uint32_t count, double *loss_sum,
+                    uint32_t *correct, tkt_error *error) {
   if (tkt_status status = check_labels(trainer, labels, count, error)) return status;
   const uint32_t batch = trainer.options.batch, elements = trainer.artifact.graph.elements(0);
   double sum = 0;
@@ -113,8 +115,7 @@ tkt_status evaluate(tkt_trainer &trainer, const float *samples, const int32_t *l
   return TKT_OK;
 }
 
-tkt_status predict(tkt_trainer &trainer, const float *samples, uint32_t count, float *probabilities,
-                   tkt_error *error) {
+tkt_status predict(tkt_trainer &trainer, const float *samples, uint32_t count, float *probabilities, tkt_error *error) {
   const uint32_t batch = trainer.options.batch, elements = trainer.artifact.graph.elements(0);
   const uint32_t classes = trainer.artifact.graph.class_count();
   for (uint32_t first = 0, part; first < count; first += part) {

@@ -17,8 +17,8 @@ tkt_status compute_gradients(tkt_trainer &trainer, const float *samples, const i
                              float *loss, tkt_error *error);
 tkt_status train_step(tkt_trainer &trainer, const float *samples, const int32_t *labels, uint32_t count, float *loss,
                       tkt_error *error);
-tkt_status evaluate(tkt_trainer &trainer, const float *samples, const int32_t *labels, uint32_t count,
-                    double *loss_sum, uint32_t *correct, tkt_error *error);
+tkt_status evaluate(tkt_trainer &trainer, const float *samples, const int32_t *labels, uint32_t count, double *loss_sum,
+                    uint32_t *correct, tkt_error *error);
 tkt_status predict(tkt_trainer &trainer, const float *samples, uint32_t count, float *probabilities, tkt_error *error);
 
 }  // namespace tkt

@@ -29,15 +29,14 @@ class Builder:
     def linear(self, out: int, density: float | None, *, bias: bool = True, wide: bool = False) -> int:
         """density None stores the weight dense; else rows are live at random, the first full, the second empty."""
         (features,) = self.shapes[-1]
-        scale = np.sqrt(2.0 / (features * (density or 1.0)))
-        values = (self.random.standard_normal((out, features)) * scale).astype(np.float32)
-        mask = None
+        live = np.ones((out, features), bool)
         if density is not None:
-            mask = self.random.random((out, features)) < density
-            mask[0] = True
-            mask[1:2] = False
-            values = np.where(mask, values, 0).astype(np.float32)
-        self.params.append(Param(values, mask, wide))
+            live = self.random.random((out, features)) < density
+            live[0] = True
+            live[1:2] = False
+        scale = np.sqrt(2.0 / np.maximum(live.sum(axis=1, keepdims=True), 1))
+        values = np.where(live, self.random.standard_normal(live.shape) * scale, 0.0).astype(np.float32)
+        self.params.append(Param(values, None if density is None else live, wide))
         used = [len(self.params) - 1]
         if bias:
             self.params.append(Param((self.random.standard_normal((out, 1)) * 0.1).astype(np.float32)))
@@ -99,5 +98,5 @@ def task(net: Net, count: int, *, seed: int = 0) -> tuple[NDArray[np.float32], N
     random = np.random.default_rng(seed)
     y = random.integers(0, net.class_count, count).astype(np.int32)
     centres = np.random.default_rng(1).standard_normal((net.class_count, net.input_elements))
-    x = centres[y] + 0.7 * random.standard_normal((count, net.input_elements))
+    x = centres[y] + 0.5 * random.standard_normal((count, net.input_elements))
     return x.astype(np.float32).reshape(count, *net.shapes[0]), y

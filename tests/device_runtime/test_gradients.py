@@ -60,6 +60,7 @@ def test_gradients_equal_pytorch(net: Net, batch: int, seed: int) -> None:
     y = random.integers(0, net.class_count, batch).astype(np.int32)
     assume(off_the_kinks(net, x))
     loss, wanted = reference.TorchNet(net).loss_and_gradients(x, y)
+    assume(loss > 1e-2)  # p - 1 cancels where the network is certain
     with Trainer.open(artifact(net), batch=batch) as trainer:
         assert trainer.compute_gradients(x, y) == pytest.approx(loss, rel=TOLERANCE)
         found = trainer.gradients
