@@ -38,7 +38,7 @@ format: $(VENV)/.test-$(HASH)
 
 # The C tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 ctest: $(VENV)/.test-$(HASH)
-	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_BUILD_TYPE=Debug \
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" \
 	  -DTKT_BUILD_TESTS=ON -DTKT_SANITIZE=ON --log-level=WARNING
 	$(BIN)/cmake --build $(SANITIZED)
 	$(BIN)/ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error

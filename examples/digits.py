@@ -34,16 +34,12 @@ def main(folder: Path = Path("demo")) -> None:
     np.savez(folder / "server.npz", x=x[~mine], y=y[~mine])
     np.savez(folder / "devices.npz", x=x[mine], y=y[mine], user=np.arange(mine.sum()) % DEVICES)
 
-    found = run(
-        "server_side.find", "--data", f"npz:{folder}/server.npz", "--model", "lenet-300-100-digits",
-        "--output-dir", f"{folder}/run",
-    )  # fmt: skip
+    data, model = f"npz:{folder}/server.npz", "lenet-300-100-digits"
+    found = run("server_side.find", "--data", data, "--model", model, "--output-dir", f"{folder}/run")
     exported = run("export", found["ticket"])
     files = {file["format"]: file for file in exported["artifacts"]}
-    simulated = run(
-        "device_runtime", "simulate", files["native"]["path"], "--data", f"npz:{folder}/devices.npz",
-        "--interruptions", "2", "--budget-bytes", "400000",
-    )  # fmt: skip
+    mine_alone = ["--data", f"npz:{folder}/devices.npz", "--interruptions", "2", "--budget-bytes", "400000"]
+    simulated = run("device_runtime", "simulate", files["native"]["path"], *mine_alone)
 
     judged = found["verdict"]
     verdict = "winning" if judged["winning"] else "matching" if judged["matching"] else "not matching"

@@ -31,7 +31,7 @@ class DeviceEngine:
 
     def train(self, jobs: list[Job], watch: Watch, finished: Callable[[Job, Training], None]) -> None:
         """Calls `finished` for each job as it ends, in the caller's thread; raises Interrupted when asked to stop."""
-        with ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(1) as pool:
             futures = [pool.submit(self._train_one, job, watch) for job in jobs]
             try:
                 for job, future in zip(jobs, futures, strict=True):

@@ -53,6 +53,7 @@ class Line {
     if (value >= 1e6 || (value != 0 && value < 1e-4)) {
       for (; value >= 10; ++exponent) value /= 10;
       for (; value < 1; --exponent) value *= 10;
+      if (value >= 9.9999995) value = 1, ++exponent;  // or it would be written as 10
     }
     fixed(value);
     if (exponent != 0) put('e');

@@ -3,6 +3,7 @@
 // code compiled for one instruction set must never be shared with another file by the linker.
 #include "core/kernels.h"
 #include "core/math.h"
+#include "core/unroll.h"
 
 namespace tkt {
 namespace {
@@ -52,18 +53,20 @@ struct DenseColumns {
 };
 
 // One chain of each group: a = fma(w[k], x[source(k)], a).
-template <int kGroups, typename Row>
+template <uint32_t kGroups, typename Row>
 inline void chain_step(const Row &row, uint32_t k, const float *x, size_t stride, V16 (&chain)[kGroups]) {
   V16 weight = row.weight(k);
   const float *at = x + size_t(row.source(k)) * kLanes;
-  for (int g = 0; g < kGroups; ++g) chain[g] = fused(weight, V16::load(at + size_t(g) * stride), chain[g]);
+  TKT_UNROLL
+  for (uint32_t g = 0; g < kGroups; ++g) chain[g] = fused(weight, V16::load(at + g * stride), chain[g]);
 }
 
-template <int kGroups, typename Row>
+template <uint32_t kGroups, typename Row>
 inline void row_product(const Row &row, uint32_t entries, float start, const float *x, size_t stride,
                         V16 (&y)[kGroups]) {
   V16 a0[kGroups], a1[kGroups], a2[kGroups], a3[kGroups];
-  for (int g = 0; g < kGroups; ++g) {
+  TKT_UNROLL
+  for (uint32_t g = 0; g < kGroups; ++g) {
     a0[g] = V16::broadcast(start);
     a1[g] = a2[g] = a3[g] = V16::zero();
   }
@@ -77,7 +80,8 @@ inline void row_product(const Row &row, uint32_t entries, float start, const flo
   if (k < entries) chain_step(row, k, x, stride, a0);
   if (k + 1 < entries) chain_step(row, k + 1, x, stride, a1);
   if (k + 2 < entries) chain_step(row, k + 2, x, stride, a2);
-  for (int g = 0; g < kGroups; ++g) y[g] = add(add(a0[g], a1[g]), add(a2[g], a3[g]));
+  TKT_UNROLL
+  for (uint32_t g = 0; g < kGroups; ++g) y[g] = add(add(a0[g], a1[g]), add(a2[g], a3[g]));
 }
 
 // Where a product reads and writes: x (groups, inputs, 16), y (groups, rows, 16).
@@ -88,15 +92,16 @@ struct ProductPlace {
   bool accumulate;
 };
 
-template <int kGroups, typename Rows>
+template <uint32_t kGroups, typename Rows>
 inline void product_of_groups(const Rows &rows, const ProductPlace &p, uint32_t group) {
   const float *x = p.x + group * p.x_stride;
   float *out = p.y + group * p.y_stride;
   for (uint32_t r = 0; r < rows.count(); ++r, out += kLanes) {
     V16 y[kGroups];
     row_product<kGroups>(rows.row(r), rows.entries(r), p.bias ? p.bias[r] : 0.0f, x, p.x_stride, y);
-    for (int g = 0; g < kGroups; ++g) {
-      float *to = out + size_t(g) * p.y_stride;
+    TKT_UNROLL
+    for (uint32_t g = 0; g < kGroups; ++g) {
+      float *to = out + g * p.y_stride;
       (p.accumulate ? add(V16::load(to), y[g]) : y[g]).store(to);
     }
   }
@@ -104,7 +109,7 @@ inline void product_of_groups(const Rows &rows, const ProductPlace &p, uint32_t 
 
 template <typename Rows>
 inline void product_of_rows(const Rows &rows, const ProductPlace &place, uint32_t groups) {
-  constexpr int kMany = V16::kGroupsAtOnce;
+  constexpr uint32_t kMany = V16::kGroupsAtOnce;
   uint32_t group = 0;
   for (; group + kMany <= groups; group += kMany) product_of_groups<kMany>(rows, place, group);
   for (; group < groups; ++group) product_of_groups<1>(rows, place, group);
@@ -138,53 +143,82 @@ GradientPlace gradient_place(const float *dy, const float *x, uint32_t rows, uin
   return {dy, x, size_t(rows) * kLanes, size_t(cols) * kLanes, samples / kLanes, Lanes::first(rest), rest != 0};
 }
 
-// kCount entries of one row from entry k on: a = fma(dy, x[source(k)], a) over the groups, then the sum over lanes.
-template <int kCount, typename Row>
-inline void entry_gradients(const Row &row, uint32_t k, uint32_t last_k, const GradientPlace &p, const float *dy,
-                            float *out) {
+// The columns of a dense row, used like a pointer to stored ones.
+struct Consecutive {
+  uint32_t first;
+  uint32_t operator[](uint32_t k) const { return first + k; }
+  Consecutive operator+(uint32_t k) const { return {first + k}; }
+};
+
+// One step of kCount chains: a = fma(dy, x[column], a).
+template <uint32_t kCount, typename Columns>
+inline void gradient_step(Columns columns, V16 dy, const float *x, V16 (&a)[kCount]) {
+  TKT_UNROLL
+  for (uint32_t j = 0; j < kCount; ++j) a[j] = fused(dy, V16::load(x + size_t(columns[j]) * kLanes), a[j]);
+}
+
+// kCount entries of one row: the chains over the groups, two groups at once, then the sum over lanes.
+template <uint32_t kCount, typename Columns>
+inline void entry_gradients(Columns columns, const GradientPlace &p, const float *dy, float *out) {
   V16 a[kCount];
-  for (int j = 0; j < kCount; ++j) a[j] = V16::zero();
+  TKT_UNROLL
+  for (V16 &chain : a) chain = V16::zero();
   const float *x = p.x;
-  for (uint32_t group = 0; group < p.full_groups; ++group, x += p.x_stride, dy += p.dy_stride) {
-    V16 dy_lanes = V16::load(dy);
-    for (int j = 0; j < kCount; ++j) {
-      uint32_t entry = k + uint32_t(j) < last_k ? k + uint32_t(j) : last_k;
-      a[j] = fused(dy_lanes, V16::load(x + size_t(row.source(entry)) * kLanes), a[j]);
+  uint32_t groups = p.full_groups;
+  for (; groups >= 2; groups -= 2, x += 2 * p.x_stride, dy += 2 * p.dy_stride) {
+    V16 dy0 = V16::load(dy), dy1 = V16::load(dy + p.dy_stride);
+    TKT_UNROLL
+    for (uint32_t j = 0; j < kCount; ++j) {
+      const float *at = x + size_t(columns[j]) * kLanes;
+      a[j] = fused(dy1, V16::load(at + p.x_stride), fused(dy0, V16::load(at), a[j]));
     }
   }
+  for (; groups >= 1; groups -= 1, x += p.x_stride, dy += p.dy_stride) gradient_step(columns, V16::load(dy), x, a);
   if (p.has_last) {
-    V16 dy_lanes = V16::load(dy);
-    for (int j = 0; j < kCount; ++j) {
-      uint32_t entry = k + uint32_t(j) < last_k ? k + uint32_t(j) : last_k;
-      V16 next = fused(dy_lanes, V16::load(x + size_t(row.source(entry)) * kLanes), a[j]);
-      a[j] = select(p.last, next, a[j]);
-    }
+    V16 next[kCount];
+    TKT_UNROLL
+    for (uint32_t j = 0; j < kCount; ++j) next[j] = a[j];
+    gradient_step(columns, V16::load(dy), x, next);
+    TKT_UNROLL
+    for (uint32_t j = 0; j < kCount; ++j) a[j] = select(p.last, next[j], a[j]);
   }
   sum_lanes<kCount>(a, out);
 }
 
-template <typename Rows>
-inline void gradient_of_rows(const Rows &rows, const GradientPlace &place, float *gradients) {
-  constexpr int kMany = V16::kNonzerosAtOnce;
-  for (uint32_t r = 0; r < rows.count(); ++r) {
-    auto row = rows.row(r);
-    uint32_t entries = rows.entries(r), k = 0;
-    const float *dy = place.dy + size_t(r) * kLanes;
-    float *out = gradients + rows.begin(r);
-    for (; k + kMany <= entries; k += kMany) entry_gradients<kMany>(row, k, entries - 1, place, dy, out + k);
-    for (; k < entries; k += 4) {
-      float few[4];
-      entry_gradients<4>(row, k, entries - 1, place, dy, few);
-      for (uint32_t j = 0; j < 4 && k + j < entries; ++j) out[k + j] = few[j];
-    }
+// Blocks as large as the registers allow; the last one to three entries by a block that repeats some.
+template <typename Columns>
+inline void row_gradients(Columns columns, uint32_t entries, const GradientPlace &p, const float *dy, float *out) {
+  constexpr uint32_t kMany = V16::kNonzerosAtOnce;
+  uint32_t k = 0;
+  for (; k + kMany <= entries; k += kMany) entry_gradients<kMany>(columns + k, p, dy, out + k);
+  if constexpr (kMany > 8) {
+    for (; k + 8 <= entries; k += 8) entry_gradients<8>(columns + k, p, dy, out + k);
+  }
+  for (; k + 4 <= entries; k += 4) entry_gradients<4>(columns + k, p, dy, out + k);
+  if (k == entries) return;
+  const uint32_t left = entries - k;
+  const uint32_t few[4] = {columns[k], columns[k + (left > 1)], columns[k + left - 1], columns[k]};
+  float sums[4];
+  entry_gradients<4>(static_cast<const uint32_t *>(few), p, dy, sums);
+  for (uint32_t j = 0; j < left; ++j) out[k + j] = sums[j];
+}
+
+template <typename Column>
+inline void sparse_gradients(const Matrix &m, const Column *columns, const GradientPlace &place, float *gradients) {
+  for (uint32_t r = 0; r < m.rows; ++r) {
+    const uint32_t begin = m.row_ptr[r], entries = m.row_ptr[r + 1] - begin;
+    row_gradients(columns + begin, entries, place, place.dy + size_t(r) * kLanes, gradients + begin);
   }
 }
 
 void weight_gradient(const Matrix &m, const float *dy, const float *x, uint32_t samples, float *gradients) {
-  GradientPlace place = gradient_place(dy, x, m.rows, m.cols, samples);
-  if (m.columns16) return gradient_of_rows(SparseRows<uint16_t>{m, m.columns16, nullptr}, place, gradients);
-  if (m.columns32) return gradient_of_rows(SparseRows<uint32_t>{m, m.columns32, nullptr}, place, gradients);
-  gradient_of_rows(DenseRows{m, nullptr}, place, gradients);
+  const GradientPlace place = gradient_place(dy, x, m.rows, m.cols, samples);
+  if (m.columns16) return sparse_gradients(m, m.columns16, place, gradients);
+  if (m.columns32) return sparse_gradients(m, m.columns32, place, gradients);
+  for (uint32_t r = 0; r < m.rows; ++r) {
+    const size_t begin = size_t(r) * m.cols;
+    row_gradients(Consecutive{0}, m.cols, place, dy + size_t(r) * kLanes, gradients + begin);
+  }
 }
 
 void bias_gradient(uint32_t rows, const float *dy, uint32_t samples, float *gradients) {

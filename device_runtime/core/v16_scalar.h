@@ -9,8 +9,8 @@ namespace {
 struct V16 {
   float lane[16];
 
-  static constexpr int kGroupsAtOnce = 1;    // of a product; as many as accumulators fit the registers
-  static constexpr int kNonzerosAtOnce = 4;  // of a weight gradient; likewise
+  static constexpr uint32_t kGroupsAtOnce = 1;    // of a product; as many as accumulators fit the registers
+  static constexpr uint32_t kNonzerosAtOnce = 4;  // of a weight gradient; likewise
 
   static V16 broadcast(float x) {
     V16 v;
@@ -80,9 +80,9 @@ inline V16 select(Lanes lanes, V16 inside, V16 outside) {
 }
 
 // out[j] = the sum of a[j] over lanes: l and l + 8 first, then l + 4, l + 2, l + 1.
-template <int kCount>
+template <uint32_t kCount>
 inline void sum_lanes(const V16 *a, float *out) {
-  for (int j = 0; j < kCount; ++j) {
+  for (uint32_t j = 0; j < kCount; ++j) {
     V16 v = a[j];
     for (int width = 8; width > 0; width /= 2) {
       for (int l = 0; l < width; ++l) v.lane[l] += v.lane[l + width];

@@ -73,8 +73,6 @@ static uint64_t next_random(Ticket *t) {
 
 static float random_value(Ticket *t) { return (float)(int32_t)(next_random(t) % 2001u - 1000u) / 1000.0f; }
 
-static size_t section_offset(const Ticket *t, uint32_t kind) { return get_u32(t->bytes + 64 + 16 * (kind - 1) + 4); }
-
 /* Makes the checksums right again after a change. */
 static void seal(uint8_t *bytes) {
   uint32_t count = get_u32(bytes + 16);

@@ -5,6 +5,9 @@ Gradients and values come in the artifact's order: live weights in CSR order, de
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -74,6 +77,17 @@ def stored(net: Net, matrices: list[Doubles]) -> Doubles:
     return np.concatenate(parts)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """So small a network is ten times slower where PyTorch's threads wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class TorchNet:
     """The network in PyTorch, float64, with pruned weights held at zero by masks; `step` is PyTorch's own optimizer."""
 
@@ -108,16 +122,18 @@ class TorchNet:
         return torch.nn.functional.cross_entropy(buffers[-1], torch.from_numpy(y.astype(np.int64)))
 
     def loss_and_gradients(self, x: NDArray[np.float32], y: NDArray[np.int32]) -> tuple[float, Doubles]:
-        loss = self.loss(x, y)
-        found = torch.autograd.grad(loss, self.params, allow_unused=True)
+        with one_thread():
+            loss = self.loss(x, y)
+            found = torch.autograd.grad(loss, self.params, allow_unused=True)
         dense = [torch.zeros_like(p) if g is None else g for p, g in zip(self.params, found, strict=True)]
         return float(loss.detach()), stored(self.net, [gradient.numpy() for gradient in dense])
 
     def step(self, x: NDArray[np.float32], y: NDArray[np.int32]) -> float:
         self.optimizer.zero_grad()
-        loss = self.loss(x, y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        with one_thread():
+            loss = self.loss(x, y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
         return float(loss.detach())
 
     @property

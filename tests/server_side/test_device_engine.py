@@ -1,0 +1,57 @@
+"""The search on the sparse runtime: the same training as the stacked engine's, bit-equal reruns, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server_side.training import Interrupted
+from tests.server_side.searches import Watcher, search
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_both_engines_train_alike(tmp_path: Path, optimizer: str) -> None:
+    """Float32 sums in another order: losses agree to 1e-4, accuracies on 80 test samples to one of them."""
+    settings = {
+        "optimizer": optimizer,
+        "learning_rate": 0.01,
+        "momentum": 0.0 if optimizer == "adam" else 0.9,
+        "rounds": 1,
+    }
+    stacked = search(tmp_path / "stacked", **settings).run()
+    device = search(tmp_path / "device", engine="device", **settings).run()
+    for one, other in zip(stacked, device, strict=True):
+        for name, training in one.trainings.items():
+            np.testing.assert_allclose(training.validation_loss, other.trainings[name].validation_loss, rtol=1e-4)
+            assert training.early_step == other.trainings[name].early_step
+            assert training.early_accuracy == pytest.approx(other.trainings[name].early_accuracy, abs=1 / 80)
+    for parameter, value in stacked[0].trainings["seed0-dense"].final.items():
+        np.testing.assert_allclose(device[0].trainings["seed0-dense"].final[parameter], value, rtol=1e-3, atol=1e-4)
+
+
+def test_pruned_weights_come_back_as_zeros_in_their_places(tmp_path: Path) -> None:
+    rounds = search(tmp_path, engine="device", optimizer="sgd", momentum=0.9, weight_decay=0.01).run()
+    for name, mask in rounds[2].masks[1].items():
+        final = rounds[2].trainings["seed1-ticket"].final[name]
+        assert (final[~mask] == 0).all()
+        assert (final[mask] != 0).all()
+
+
+def test_threads_and_interruptions_change_no_bit(tmp_path: Path) -> None:
+    whole = search(tmp_path / "whole", engine="device").run()
+    with pytest.raises(Interrupted):
+        search(tmp_path / "stopped", Watcher(stop_after=0), engine="device", threads=2).run()
+    search_again = search(tmp_path / "stopped", engine="device", threads=2)
+    for one, other in zip(whole, search_again.run(), strict=True):
+        for name, training in one.trainings.items():
+            assert training.validation_loss.tobytes() == other.trainings[name].validation_loss.tobytes()
+            assert training.early_accuracy == other.trainings[name].early_accuracy
+
+
+def test_auto_takes_the_device_engine_for_sparse_networks_alone(tmp_path: Path) -> None:
+    automatic = search(tmp_path, engine="auto", accelerator="cpu")
+    assert not automatic._on_device_engine(1.0)
+    assert not automatic._on_device_engine(0.4)
+    assert automatic._on_device_engine(0.3)
