@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from device_runtime import _core
 from device_runtime import checkpoint as files
 from device_runtime.artifact import KERNELS, ArtifactInfo, Source, make_options, read_artifact, read_info
-from device_runtime.data import check_labels
+from device_runtime.data import check_labels, check_samples
 from device_runtime.errors import InvalidInput
 
 Floats = NDArray[np.float32]
@@ -137,7 +138,8 @@ class Trainer:
         progress, losses, cancelled = begin, [], False
         while not cancelled and not done(progress):
             rows = self._core.next_batch(len(samples))
-            losses.append(self._core.train_step(self._floats(samples[rows]), labels[rows]))
+            with _naming_the_sample(samples):
+                losses.append(self._core.train_step(self._floats(samples[rows]), labels[rows]))
             progress = Progress(*self._core.progress(), losses[-1])
             if checkpoint is not None and progress.step % checkpoint_every == 0:
                 self.save(checkpoint)
@@ -158,6 +160,14 @@ class Trainer:
         samples, labels = self._checked(x, y)
         return self._core.train_step(self._floats(samples), labels)
 
+    def train_steps(self, x: Array, y: Array, rows: Array) -> Floats:
+        """One update for each row of `rows` (steps, batch), which numbers samples of x; the losses (steps,).
+
+        For float32 samples, without Python between the steps, so that trainers in several threads run side by side.
+        """
+        samples, labels = self._checked(x, y)
+        return self._core.train_steps(self._floats(samples), labels, np.ascontiguousarray(rows, np.uint32))
+
     def compute_gradients(self, x: Array, y: Array) -> float:
         """The loss of `train_step` without the update; read the gradients from `gradients`. For gradient checks."""
         samples, labels = self._checked(x, y)
@@ -167,15 +177,19 @@ class Trainer:
         """Loss and accuracy over any number of samples; equal scores count as the lowest class."""
         samples, labels = self._checked(x, y)
         loss_sum, correct = 0.0, 0
-        for part in self._parts(len(samples)):
-            part_loss, part_correct = self._core.evaluate(self._floats(samples[part]), labels[part])
+        whole = samples.dtype == np.float32 and samples.flags.c_contiguous  # nothing to convert
+        for part in [slice(None)] if whole else self._parts(len(samples)):
+            with _naming_the_sample(samples):
+                part_loss, part_correct = self._core.evaluate(self._floats(samples[part]), labels[part])
             loss_sum, correct = loss_sum + part_loss, correct + part_correct
         return Evaluation(loss_sum / len(samples), correct / len(samples), correct, len(samples))
 
     def predict(self, x: Array) -> Floats:
         """Probabilities (n, class_count) of any number of samples."""
         samples = self._checked_samples(x)
-        return np.concatenate([self._core.predict(self._floats(samples[part])) for part in self._parts(len(samples))])
+        with _naming_the_sample(samples):
+            parts = [self._core.predict(self._floats(samples[part])) for part in self._parts(len(samples))]
+        return np.concatenate(parts)
 
     def save(self, path: str | os.PathLike[str] | None = None) -> bytes:
         """The checkpoint's bytes: values, optimizer state, step, sample order, ticket hash; also to `path` if given.
@@ -297,6 +311,16 @@ class Trainer:
         """(n, ...) -> (n, input_elements); what float32 cannot hold becomes infinite and is refused by the core."""
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(samples.reshape(len(samples), -1), np.float32)
+
+
+@contextmanager
+def _naming_the_sample(samples: Array) -> Iterator[None]:
+    """The core counts samples within a batch; a refused one is named here by its place among all."""
+    try:
+        yield
+    except InvalidInput:
+        check_samples(samples, "x")
+        raise
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ is a parity test of that runtime. One trainer a job, jobs side by side on CPU th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,8 +20,6 @@ from server_side.prune import Masks
 from server_side.seeds import BatchOrder
 from server_side.training import ADAM_BETAS, ADAM_EPSILON, Interrupted, Job, Recipe, Training, Watch, evaluation_steps
 
-STEPS_A_REPORT = 100
-
 
 class DeviceEngine:
     """Holds the data and trains jobs of one network by `recipe`."""
@@ -31,7 +29,7 @@ class DeviceEngine:
 
     def train(self, jobs: list[Job], watch: Watch, finished: Callable[[Job, Training], None]) -> None:
         """Calls `finished` for each job as it ends, in the caller's thread; raises Interrupted when asked to stop."""
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             futures = [pool.submit(self._train_one, job, watch) for job in jobs]
             try:
                 for job, future in zip(jobs, futures, strict=True):
@@ -43,11 +41,12 @@ class DeviceEngine:
     def _train_one(self, job: Job, watch: Watch) -> Training:
         with Trainer.open(self._artifact(job)) as trainer:
             run = _Run(self, job, trainer)
-            for _ in run.steps():
-                if run.step % STEPS_A_REPORT == 0:
-                    watch.advanced(STEPS_A_REPORT, run.last_loss, run.last_accuracy)
+            while run.step < self.recipe.steps:
                 if watch.stop_requested():
                     raise Interrupted
+                before = run.step
+                run.advance()
+                watch.advanced(run.step - before, run.last_loss, run.last_accuracy)
             return run.training()
 
     def _artifact(self, job: Job) -> bytes:
@@ -85,18 +84,17 @@ class _Run:
         self.validation: list[tuple[float, float]] = []
         self.early = self.snapshot = trainer.values.copy()
         self.last_loss = self.last_accuracy = float("nan")
-        self._losses: list[float] = []
-
-    def steps(self) -> Iterator[int]:
-        """Trains to the end, yielding after each step."""
-        split, recipe = self.engine.split, self.engine.recipe
+        self._losses: list[NDArray[np.float32]] = []
         self._visit()
-        while self.step < recipe.steps:
-            index = self.order.indices(self.step)
-            self._losses.append(self.trainer.train_step(split.x_train[index], split.y_train[index]))
-            self.step += 1
-            self._visit()
-            yield self.step
+
+    def advance(self) -> None:
+        """Trains to the next step where something is to be done."""
+        split, recipe = self.engine.split, self.engine.recipe
+        until = min(due for due in (*self.evaluations, self.job.snapshot_step or recipe.steps) if due > self.step)
+        rows = np.stack([self.order.indices(step) for step in range(self.step, until)])
+        self._losses.append(self.trainer.train_steps(split.x_train, split.y_train, rows))
+        self.step = until
+        self._visit()
 
     def _visit(self) -> None:
         if self.step == self.job.snapshot_step:
@@ -107,7 +105,7 @@ class _Run:
         if not self.validation or evaluation.loss < min(loss for loss, _ in self.validation):
             self.early = self.trainer.values.copy()
         self.validation.append((evaluation.loss, evaluation.accuracy))
-        self.train_loss.append(float(np.mean(self._losses)) if self._losses else float("nan"))
+        self.train_loss.append(float(np.mean(np.concatenate(self._losses))) if self._losses else float("nan"))
         self.last_loss, self.last_accuracy = self.train_loss[-1], evaluation.accuracy
         self._losses.clear()
 

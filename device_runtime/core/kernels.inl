@@ -8,20 +8,23 @@
 namespace tkt {
 namespace {
 
-// The entries of one row of W, or of one column as a row of the transpose: weights and the elements they multiply.
+// Walks the entries of one row of W, or of one column as a row of the transpose: the weight and the element it multiplies
+// of the entry `ahead` of the present one.
 template <typename Column>
 struct SparseRow {
   const float *values;
   const Column *columns;
-  V16 weight(uint32_t k) const { return V16::broadcast(values[k]); }
-  uint32_t source(uint32_t k) const { return columns[k]; }
+  V16 weight(uint32_t ahead) const { return V16::broadcast(values[ahead]); }
+  size_t source(uint32_t ahead) const { return columns[ahead]; }
+  void advance(uint32_t entries) { values += entries, columns += entries; }
 };
 
 struct DenseRow {
   const float *values;
-  size_t stride;
-  V16 weight(uint32_t k) const { return V16::broadcast(values[k * stride]); }
-  uint32_t source(uint32_t k) const { return k; }
+  size_t stride, column;
+  V16 weight(uint32_t ahead) const { return V16::broadcast(values[ahead * stride]); }
+  size_t source(uint32_t ahead) const { return column + ahead; }
+  void advance(uint32_t entries) { values += entries * stride, column += entries; }
 };
 
 template <typename Column>
@@ -31,8 +34,9 @@ struct SparseRows {
   const float *values;
   uint32_t count() const { return matrix.rows; }
   uint32_t entries(uint32_t row) const { return matrix.row_ptr[row + 1] - matrix.row_ptr[row]; }
-  size_t begin(uint32_t row) const { return matrix.row_ptr[row]; }
-  SparseRow<Column> row(uint32_t row) const { return {values + begin(row), columns + begin(row)}; }
+  SparseRow<Column> row(uint32_t row) const {
+    return {values + matrix.row_ptr[row], columns + matrix.row_ptr[row]};
+  }
 };
 
 struct DenseRows {
@@ -40,8 +44,7 @@ struct DenseRows {
   const float *values;
   uint32_t count() const { return matrix.rows; }
   uint32_t entries(uint32_t) const { return matrix.cols; }
-  size_t begin(uint32_t row) const { return size_t(row) * matrix.cols; }
-  DenseRow row(uint32_t row) const { return {values + begin(row), 1}; }
+  DenseRow row(uint32_t row) const { return {values + size_t(row) * matrix.cols, 1, 0}; }
 };
 
 struct DenseColumns {
@@ -49,37 +52,36 @@ struct DenseColumns {
   const float *values;
   uint32_t count() const { return matrix.cols; }
   uint32_t entries(uint32_t) const { return matrix.rows; }
-  DenseRow row(uint32_t column) const { return {values + column, matrix.cols}; }
+  DenseRow row(uint32_t column) const { return {values + column, matrix.cols, 0}; }
 };
 
 // One chain of each group: a = fma(w[k], x[source(k)], a).
 template <uint32_t kGroups, typename Row>
-inline void chain_step(const Row &row, uint32_t k, const float *x, size_t stride, V16 (&chain)[kGroups]) {
-  V16 weight = row.weight(k);
-  const float *at = x + size_t(row.source(k)) * kLanes;
+TKT_INLINE void chain_step(const Row &row, uint32_t ahead, const float *x, size_t stride, V16 (&chain)[kGroups]) {
+  V16 weight = row.weight(ahead);
+  const float *at = x + row.source(ahead) * kLanes;
   TKT_UNROLL
   for (uint32_t g = 0; g < kGroups; ++g) chain[g] = fused(weight, V16::load(at + g * stride), chain[g]);
 }
 
 template <uint32_t kGroups, typename Row>
-inline void row_product(const Row &row, uint32_t entries, float start, const float *x, size_t stride,
-                        V16 (&y)[kGroups]) {
+TKT_INLINE void row_product(Row row, uint32_t entries, float start, const float *x, size_t stride,
+                            V16 (&y)[kGroups]) {
   V16 a0[kGroups], a1[kGroups], a2[kGroups], a3[kGroups];
   TKT_UNROLL
   for (uint32_t g = 0; g < kGroups; ++g) {
     a0[g] = V16::broadcast(start);
     a1[g] = a2[g] = a3[g] = V16::zero();
   }
-  uint32_t k = 0;
-  for (; k + 4 <= entries; k += 4) {
-    chain_step(row, k, x, stride, a0);
-    chain_step(row, k + 1, x, stride, a1);
-    chain_step(row, k + 2, x, stride, a2);
-    chain_step(row, k + 3, x, stride, a3);
+  for (; entries >= 4; entries -= 4, row.advance(4)) {
+    chain_step(row, 0, x, stride, a0);
+    chain_step(row, 1, x, stride, a1);
+    chain_step(row, 2, x, stride, a2);
+    chain_step(row, 3, x, stride, a3);
   }
-  if (k < entries) chain_step(row, k, x, stride, a0);
-  if (k + 1 < entries) chain_step(row, k + 1, x, stride, a1);
-  if (k + 2 < entries) chain_step(row, k + 2, x, stride, a2);
+  if (entries > 0) chain_step(row, 0, x, stride, a0);
+  if (entries > 1) chain_step(row, 1, x, stride, a1);
+  if (entries > 2) chain_step(row, 2, x, stride, a2);
   TKT_UNROLL
   for (uint32_t g = 0; g < kGroups; ++g) y[g] = add(add(a0[g], a1[g]), add(a2[g], a3[g]));
 }
@@ -147,7 +149,6 @@ GradientPlace gradient_place(const float *dy, const float *x, uint32_t rows, uin
 struct Consecutive {
   uint32_t first;
   uint32_t operator[](uint32_t k) const { return first + k; }
-  Consecutive operator+(uint32_t k) const { return {first + k}; }
 };
 
 // One step of kCount chains: a = fma(dy, x[column], a).
@@ -157,80 +158,119 @@ inline void gradient_step(Columns columns, V16 dy, const float *x, V16 (&a)[kCou
   for (uint32_t j = 0; j < kCount; ++j) a[j] = fused(dy, V16::load(x + size_t(columns[j]) * kLanes), a[j]);
 }
 
-// kCount entries of one row: the chains over the groups, two groups at once, then the sum over lanes.
+// The chains of kCount entries over any number of groups.
 template <uint32_t kCount, typename Columns>
-inline void entry_gradients(Columns columns, const GradientPlace &p, const float *dy, float *out) {
+inline void gradient_chains(Columns columns, const GradientPlace &p, const float *dy, V16 (&a)[kCount]) {
+  const float *x = p.x;
+  for (uint32_t group = 0; group < p.full_groups; ++group, x += p.x_stride, dy += p.dy_stride) {
+    gradient_step(columns, V16::load(dy), x, a);
+  }
+  if (!p.has_last) return;
+  V16 next[kCount];
+  TKT_UNROLL
+  for (uint32_t j = 0; j < kCount; ++j) next[j] = a[j];
+  gradient_step(columns, V16::load(dy), x, next);
+  TKT_UNROLL
+  for (uint32_t j = 0; j < kCount; ++j) a[j] = select(p.last, next[j], a[j]);
+}
+
+// The same for exactly two full groups, without a loop: the usual batch of 32.
+template <uint32_t kCount, typename Columns>
+inline void gradient_chains_of_two(Columns columns, const GradientPlace &p, const float *dy, V16 (&a)[kCount]) {
+  V16 dy0 = V16::load(dy), dy1 = V16::load(dy + p.dy_stride);
+  TKT_UNROLL
+  for (uint32_t j = 0; j < kCount; ++j) {
+    const float *at = p.x + size_t(columns[j]) * kLanes;
+    a[j] = fused(dy1, V16::load(at + p.x_stride), fused(dy0, V16::load(at), a[j]));
+  }
+}
+
+// kCount entries of one row: their chains, then the sums over lanes.
+template <uint32_t kCount, bool kTwoGroups, typename Columns>
+TKT_INLINE void entry_gradients(Columns columns, const GradientPlace &p, const float *dy, float *out) {
   V16 a[kCount];
   TKT_UNROLL
-  for (V16 &chain : a) chain = V16::zero();
-  const float *x = p.x;
-  uint32_t groups = p.full_groups;
-  for (; groups >= 2; groups -= 2, x += 2 * p.x_stride, dy += 2 * p.dy_stride) {
-    V16 dy0 = V16::load(dy), dy1 = V16::load(dy + p.dy_stride);
-    TKT_UNROLL
-    for (uint32_t j = 0; j < kCount; ++j) {
-      const float *at = x + size_t(columns[j]) * kLanes;
-      a[j] = fused(dy1, V16::load(at + p.x_stride), fused(dy0, V16::load(at), a[j]));
-    }
-  }
-  for (; groups >= 1; groups -= 1, x += p.x_stride, dy += p.dy_stride) gradient_step(columns, V16::load(dy), x, a);
-  if (p.has_last) {
-    V16 next[kCount];
-    TKT_UNROLL
-    for (uint32_t j = 0; j < kCount; ++j) next[j] = a[j];
-    gradient_step(columns, V16::load(dy), x, next);
-    TKT_UNROLL
-    for (uint32_t j = 0; j < kCount; ++j) a[j] = select(p.last, next[j], a[j]);
+  for (uint32_t j = 0; j < kCount; ++j) a[j] = V16::zero();
+  if constexpr (kTwoGroups) {
+    gradient_chains_of_two(columns, p, dy, a);
+  } else {
+    gradient_chains(columns, p, dy, a);
   }
   sum_lanes<kCount>(a, out);
 }
 
-// Blocks as large as the registers allow; the last one to three entries by a block that repeats some.
-template <typename Columns>
-inline void row_gradients(Columns columns, uint32_t entries, const GradientPlace &p, const float *dy, float *out) {
-  constexpr uint32_t kMany = V16::kNonzerosAtOnce;
-  uint32_t k = 0;
-  for (; k + kMany <= entries; k += kMany) entry_gradients<kMany>(columns + k, p, dy, out + k);
-  if constexpr (kMany > 8) {
-    for (; k + 8 <= entries; k += 8) entry_gradients<8>(columns + k, p, dy, out + k);
-  }
-  for (; k + 4 <= entries; k += 4) entry_gradients<4>(columns + k, p, dy, out + k);
-  if (k == entries) return;
-  const uint32_t left = entries - k;
-  const uint32_t few[4] = {columns[k], columns[k + (left > 1)], columns[k + left - 1], columns[k]};
+// The last one to three entries of a row, by a block of four that repeats some.
+template <bool kTwoGroups, typename Columns>
+inline void last_gradients(Columns columns, uint32_t left, const GradientPlace &p, const float *dy, float *out) {
+  const uint32_t few[4] = {columns[0], columns[left > 1], columns[left - 1], columns[0]};
   float sums[4];
-  entry_gradients<4>(static_cast<const uint32_t *>(few), p, dy, sums);
-  for (uint32_t j = 0; j < left; ++j) out[k + j] = sums[j];
+  entry_gradients<4, kTwoGroups>(static_cast<const uint32_t *>(few), p, dy, sums);
+  for (uint32_t j = 0; j < left; ++j) out[j] = sums[j];
 }
 
-template <typename Column>
-inline void sparse_gradients(const Matrix &m, const Column *columns, const GradientPlace &place, float *gradients) {
+// Rows in order, each by blocks as large as the registers allow. The last block of a row may run on into the next row,
+// whose gradients are then written over it; only the matrix's own end must be kept.
+template <bool kTwoGroups, typename Column>
+void sparse_gradients(const Matrix &m, const Column *columns, const GradientPlace &place, float *gradients) {
+  constexpr uint32_t kMany = V16::kNonzerosAtOnce;
   for (uint32_t r = 0; r < m.rows; ++r) {
-    const uint32_t begin = m.row_ptr[r], entries = m.row_ptr[r + 1] - begin;
-    row_gradients(columns + begin, entries, place, place.dy + size_t(r) * kLanes, gradients + begin);
+    const float *dy = place.dy + size_t(r) * kLanes;
+    uint32_t k = m.row_ptr[r];
+    const uint32_t end = m.row_ptr[r + 1];
+    if constexpr (kMany > 8) {
+      for (; k + 8 < end && k + kMany <= m.nnz; k += kMany) {
+        entry_gradients<kMany, kTwoGroups>(columns + k, place, dy, gradients + k);
+      }
+      for (; k + 4 < end && k + 8 <= m.nnz; k += 8) {
+        entry_gradients<8, kTwoGroups>(columns + k, place, dy, gradients + k);
+      }
+    }
+    for (; k < end && k + 4 <= m.nnz; k += 4) {
+      entry_gradients<4, kTwoGroups>(columns + k, place, dy, gradients + k);
+    }
+    if (k < end) last_gradients<kTwoGroups>(columns + k, end - k, place, dy, gradients + k);
+  }
+}
+
+void dense_gradients(const Matrix &m, const GradientPlace &place, float *gradients) {
+  for (uint32_t r = 0; r < m.rows; ++r) {
+    const float *dy = place.dy + size_t(r) * kLanes;
+    float *out = gradients + size_t(r) * m.cols;
+    uint32_t c = 0;
+    for (; c + 4 <= m.cols; c += 4) entry_gradients<4, false>(Consecutive{c}, place, dy, out + c);
+    if (c < m.cols) last_gradients<false>(Consecutive{c}, m.cols - c, place, dy, out + c);
   }
 }
 
 void weight_gradient(const Matrix &m, const float *dy, const float *x, uint32_t samples, float *gradients) {
   const GradientPlace place = gradient_place(dy, x, m.rows, m.cols, samples);
-  if (m.columns16) return sparse_gradients(m, m.columns16, place, gradients);
-  if (m.columns32) return sparse_gradients(m, m.columns32, place, gradients);
-  for (uint32_t r = 0; r < m.rows; ++r) {
-    const size_t begin = size_t(r) * m.cols;
-    row_gradients(Consecutive{0}, m.cols, place, dy + size_t(r) * kLanes, gradients + begin);
+  if (m.columns32) return sparse_gradients<false>(m, m.columns32, place, gradients);
+  if (m.dense()) return dense_gradients(m, place, gradients);
+  if (samples == 2 * kLanes) return sparse_gradients<true>(m, m.columns16, place, gradients);
+  sparse_gradients<false>(m, m.columns16, place, gradients);
+}
+
+// kCount rows of dy from one on, where `left` rows are left: a = a + dy over the groups, then the sums over lanes.
+template <uint32_t kCount>
+inline void bias_gradients(const GradientPlace &p, const float *dy, uint32_t left, float *out) {
+  V16 a[kCount];
+  TKT_UNROLL
+  for (uint32_t j = 0; j < kCount; ++j) {
+    const float *at = dy + size_t(j < left ? j : 0) * kLanes;
+    a[j] = V16::zero();
+    for (uint32_t group = 0; group < p.full_groups; ++group, at += p.dy_stride) a[j] = add(a[j], V16::load(at));
+    if (p.has_last) a[j] = select(p.last, add(a[j], V16::load(at)), a[j]);
   }
+  float sums[kCount];
+  sum_lanes<kCount>(a, sums);
+  for (uint32_t j = 0; j < kCount && j < left; ++j) out[j] = sums[j];
 }
 
 void bias_gradient(uint32_t rows, const float *dy, uint32_t samples, float *gradients) {
-  GradientPlace place = gradient_place(dy, nullptr, rows, 0, samples);
-  for (uint32_t r = 0; r < rows; ++r) {
-    V16 a[4] = {V16::zero(), V16::zero(), V16::zero(), V16::zero()};
-    const float *at = dy + size_t(r) * kLanes;
-    for (uint32_t group = 0; group < place.full_groups; ++group, at += place.dy_stride) a[0] = add(a[0], V16::load(at));
-    if (place.has_last) a[0] = select(place.last, add(a[0], V16::load(at)), a[0]);
-    float sums[4];
-    sum_lanes<4>(a, sums);
-    gradients[r] = sums[0];
+  constexpr uint32_t kMany = V16::kNonzerosAtOnce;
+  const GradientPlace place = gradient_place(dy, nullptr, rows, 0, samples);
+  for (uint32_t r = 0; r < rows; r += kMany) {
+    bias_gradients<kMany>(place, dy + size_t(r) * kLanes, rows - r, gradients + r);
   }
 }
 

@@ -1,4 +1,5 @@
 // The reference kernels, in plain C for every processor.
+#define TKT_PLAIN_C
 #include "core/v16_scalar.h"
 
 #include "core/kernels.inl"

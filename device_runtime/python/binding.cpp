@@ -25,6 +25,7 @@ namespace {
 
 using Samples = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Labels = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<const uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 struct CoreError : std::exception {
   tkt_status status;
@@ -110,6 +111,35 @@ class CoreTrainer {
   }
 
   float train_step(const Samples &samples, const Labels &labels) { return step(tkt_train_step, samples, labels); }
+
+  // rows (steps, batch) numbers samples; one update a row of it, without the interpreter in between. On an error the
+  // steps before it are made.
+  nb::ndarray<nb::numpy, float> train_steps(const Samples &samples, const Labels &labels, const Rows &rows) {
+    auto turn = take_turn();
+    uint32_t known = checked_count(samples), count = uint32_t(rows.shape(1));
+    check_labels(labels, known);
+    size_t steps = rows.shape(0), elements = info_.input_elements;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows.data()[i] >= known) refuse("rows name sample " + std::to_string(rows.data()[i]) + " of " + std::to_string(known));
+    }
+    std::unique_ptr<float[]> losses(new float[steps]), batch(new float[count * elements]);
+    std::unique_ptr<int32_t[]> batch_labels(new int32_t[count]);
+    tkt_error error{};
+    tkt_status status = TKT_OK;
+    {
+      nb::gil_scoped_release release;
+      for (size_t step = 0; step < steps && status == TKT_OK; ++step) {
+        for (uint32_t i = 0; i < count; ++i) {
+          uint32_t row = rows.data()[step * count + i];
+          std::memcpy(&batch[i * elements], samples.data() + row * elements, elements * sizeof(float));
+          batch_labels[i] = labels.data()[row];
+        }
+        status = tkt_train_step(trainer_, batch.get(), batch_labels.get(), count, &losses[step], &error);
+      }
+    }
+    check(status, error);
+    return owned_array(std::move(losses), {steps});
+  }
 
   float compute_gradients(const Samples &samples, const Labels &labels) {
     return step(tkt_compute_gradients, samples, labels);
@@ -325,6 +355,7 @@ NB_MODULE(_core, module) {
       .def("close", &CoreTrainer::close)
       .def("next_batch", &CoreTrainer::next_batch, "sample_count"_a)
       .def("train_step", &CoreTrainer::train_step, "samples"_a.noconvert(), "labels"_a.noconvert())
+      .def("train_steps", &CoreTrainer::train_steps, "samples"_a.noconvert(), "labels"_a.noconvert(), "rows"_a.noconvert())
       .def("compute_gradients", &CoreTrainer::compute_gradients, "samples"_a.noconvert(), "labels"_a.noconvert())
       .def("evaluate", &CoreTrainer::evaluate, "samples"_a.noconvert(), "labels"_a.noconvert())
       .def("predict", &CoreTrainer::predict, "samples"_a.noconvert())

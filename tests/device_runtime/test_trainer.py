@@ -131,6 +131,14 @@ def test_predict_refuses_the_same_samples(name: str) -> None:
         trainer.predict(x)
 
 
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict"])
+def test_a_bad_sample_is_named_by_its_place_among_all(verb: str) -> None:
+    x = X.copy()
+    x[37, 1, 0, 1] = np.nan
+    with Trainer.open(ARTIFACT) as trainer, pytest.raises(InvalidInput, match=r"x\[37\] holds NaN"):
+        getattr(trainer, verb)(*((x,) if verb == "predict" else (x, Y)))
+
+
 def test_a_step_takes_at_most_a_batch() -> None:
     with Trainer.open(ARTIFACT, batch=8) as trainer, pytest.raises(InvalidInput, match="9"):
         trainer.train_step(X[:9], Y[:9])
@@ -175,8 +183,9 @@ def test_bad_options_of_adam_are_named(option: str, value: float) -> None:
 def test_a_loss_that_is_not_finite_leaves_the_weights() -> None:
     with Trainer.open(ARTIFACT) as trainer:
         before = trainer.save()
-        with pytest.raises(NonFiniteLoss):
-            trainer.train_step(np.full((4, 12), 3e38, np.float32), Y[:4])
+        for size in (1.5e38, 3e38):
+            with pytest.raises(NonFiniteLoss):
+                trainer.train_step(np.full((4, 12), size, np.float32), Y[:4])
         assert trainer.save() == before
 
 

@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from export.network import OPERATORS, Network, Node, Parameter
 from export.ticket import Floats, Ticket, TicketError
 from export.to_onnx import OPERATOR_NODES, to_onnx, to_onnx_bytes
+from tests.export.reference import forward, softmax
 from tests.export.tickets import MILD_FLOATS, golden_ticket, small_parts, small_ticket, tickets
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the `ort` extra")
-
-
-def forward(ticket: Ticket, values: Any, samples: Floats) -> NDArray[np.float64]:
-    """Logits by the definition of each operator, in float64."""
-    mean = np.array(ticket.card["input"]["mean"], np.float64)
-    inverse_std = np.array(ticket.card["input"]["inverse_std"], np.float64)
-    channels = (len(mean),) + (1,) * (samples.ndim - 2)
-    buffers = [(samples - mean.reshape(channels)) * inverse_std.reshape(channels)]
-    for node in ticket.network.nodes:
-        x = [buffers[b] for b in node.inputs]
-        if node.op == "linear":
-            bias = values[node.params["bias"]] if "bias" in node.params else 0.0
-            buffers.append(x[0] @ values[node.params["weight"]].T.astype(np.float64) + bias)
-        elif node.op == "relu":
-            buffers.append(np.maximum(x[0], 0))
-        elif node.op == "flatten":
-            buffers.append(x[0].reshape(len(samples), -1))
-        elif node.op == "add":
-            buffers.append(x[0] + x[1])
-        else:
-            raise AssertionError(node.op)
-    return buffers[-1]
 
 
 def run(content: bytes, samples: Floats) -> tuple[Floats, Floats]:
@@ -50,11 +27,6 @@ def run(content: bytes, samples: Floats) -> tuple[Floats, Floats]:
     assert [i.name for i in session.get_inputs()] == ["input"]
     logits, probabilities = session.run(["logits", "probabilities"], {"input": samples})
     return logits, probabilities
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
 @settings(deadline=None, max_examples=50)

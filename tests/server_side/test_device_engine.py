@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.server_side.searches import Watcher, search
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_both_engines_train_alike(tmp_path: Path, optimizer: str) -> None:
     """Float32 sums in another order: losses agree to 1e-4, accuracies on 80 test samples to one of them."""
-    settings = {
+    settings: dict[str, Any] = {
         "optimizer": optimizer,
         "learning_rate": 0.01,
         "momentum": 0.0 if optimizer == "adam" else 0.9,
