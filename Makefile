@@ -15,33 +15,44 @@ HASH := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
 C_FILES = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h')
 SANITIZED := build/sanitized
+ARM64 := build/arm64
 
-.PHONY: demo test lint format ctest pytest clean
+.PHONY: demo test lint format ctest ctest-arm64 pytest clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.demo-$(HASH)
 	$(BIN)/python examples/digits.py
 
-test: lint ctest pytest
+test: lint ctest ctest-arm64 pytest
 
 lint: $(VENV)/.test-$(HASH)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
-	if [ -f .clang-format ]; then $(BIN)/clang-format --dry-run -Werror $(C_FILES); fi
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 
 format: $(VENV)/.test-$(HASH)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	if [ -f .clang-format ]; then $(BIN)/clang-format -i $(C_FILES); fi
+	$(BIN)/clang-format -i $(C_FILES)
 
 # The C tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 ctest: $(VENV)/.test-$(HASH)
-	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" \
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_BUILD_TYPE=Debug \
 	  -DTKT_BUILD_TESTS=ON -DTKT_SANITIZE=ON --log-level=WARNING
 	$(BIN)/cmake --build $(SANITIZED)
 	$(BIN)/ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error
+
+# The same tests built for ARM64 and run under emulation: the same golden digest, so the same bits.
+ctest-arm64: $(VENV)/.test-$(HASH)
+	.ci/need aarch64-linux-gnu-g++=g++-aarch64-linux-gnu qemu-aarch64=qemu-user
+	$(BIN)/cmake -S device_runtime -B $(ARM64) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_BUILD_TYPE=Release \
+	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64 \
+	  -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
+	  -DTKT_BUILD_TESTS=ON --log-level=WARNING
+	$(BIN)/cmake --build $(ARM64)
+	$(BIN)/ctest --test-dir $(ARM64) --output-on-failure --no-tests=error
 
 pytest: $(VENV)/.test-$(HASH)
 	$(BIN)/python -m pytest -n 2

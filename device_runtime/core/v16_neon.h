@@ -43,8 +43,7 @@ struct Lanes {
 
 template <typename Operation>
 inline V16 each(const V16 &a, const V16 &b, Operation operation) {
-  return {{operation(a.q[0], b.q[0]), operation(a.q[1], b.q[1]), operation(a.q[2], b.q[2]),
-           operation(a.q[3], b.q[3])}};
+  return {{operation(a.q[0], b.q[0]), operation(a.q[1], b.q[1]), operation(a.q[2], b.q[2]), operation(a.q[3], b.q[3])}};
 }
 
 using Quad = float32x4_t;

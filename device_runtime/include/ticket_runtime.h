@@ -31,7 +31,7 @@ extern "C" {
 
 typedef enum tkt_status {
   TKT_OK = 0,
-  TKT_CORRUPT_ARTIFACT = 1,      /* not an artifact, cut short, or a checksum or an invariant of FORMAT.md does not hold */
+  TKT_CORRUPT_ARTIFACT = 1, /* not an artifact, cut short, or a checksum or an invariant of FORMAT.md does not hold */
   TKT_INCOMPATIBLE_ARTIFACT = 2, /* a version or a section this runtime does not know */
   TKT_UNSUPPORTED_OP = 3,        /* an operator, loss or optimizer this runtime does not know */
   TKT_CORRUPT_CHECKPOINT = 4,    /* not a checkpoint, cut short, a checksum fails, or made from another ticket */
@@ -116,7 +116,7 @@ typedef struct tkt_progress {
 typedef struct tkt_trainer tkt_trainer; /* lives inside the arena; nothing to free */
 
 TKT_API uint32_t tkt_abi_version(void);
-TKT_API const char *tkt_status_name(int32_t status); /* "CorruptArtifact", ...; static storage */
+TKT_API const char *tkt_status_name(int32_t status);  /* "CorruptArtifact", ...; static storage */
 TKT_API const char *tkt_operator_name(uint32_t code); /* "linear", ...; NULL for a code this runtime does not know */
 
 /* Checks the whole artifact (every byte is covered by a checksum) and tells what is in it. */
@@ -127,7 +127,8 @@ TKT_API tkt_status tkt_operators(const void *artifact, size_t artifact_bytes, ui
                                  tkt_error *error);
 
 /* Fills every field from the recipe inside the artifact; seed 0, no budget, kernels AUTO, start INIT. */
-TKT_API tkt_status tkt_default_options(const void *artifact, size_t artifact_bytes, tkt_options *options, tkt_error *error);
+TKT_API tkt_status tkt_default_options(const void *artifact, size_t artifact_bytes, tkt_options *options,
+                                       tkt_error *error);
 
 /* The exact arena a trainer with these options needs, before anything is allocated. Depends only on its arguments. */
 TKT_API tkt_status tkt_arena_bytes(const void *artifact, size_t artifact_bytes, const tkt_options *options,

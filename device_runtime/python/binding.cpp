@@ -83,7 +83,8 @@ class CoreTrainer {
     if (arena == 0) arena = arena_bytes(artifact_, options);
     arena_.reset(::operator new(arena, std::align_val_t(64), std::nothrow));
     if (!arena_) {
-      throw CoreError(TKT_BUDGET_EXCEEDED, "no memory for an arena of " + std::to_string(arena) + " bytes; take a smaller batch");
+      throw CoreError(TKT_BUDGET_EXCEEDED,
+                      "no memory for an arena of " + std::to_string(arena) + " bytes; take a smaller batch");
     }
     std::memset(arena_.get(), 0xFF, arena);  // what is read but was never written shows as NaN, not as luck
     tkt_error error{};
@@ -120,7 +121,8 @@ class CoreTrainer {
     check_labels(labels, known);
     size_t steps = rows.shape(0), elements = info_.input_elements;
     for (size_t i = 0; i < rows.size(); ++i) {
-      if (rows.data()[i] >= known) refuse("rows name sample " + std::to_string(rows.data()[i]) + " of " + std::to_string(known));
+      if (rows.data()[i] >= known)
+        refuse("rows name sample " + std::to_string(rows.data()[i]) + " of " + std::to_string(known));
     }
     std::unique_ptr<float[]> losses(new float[steps]), batch(new float[count * elements]);
     std::unique_ptr<int32_t[]> batch_labels(new int32_t[count]);
@@ -226,7 +228,8 @@ class CoreTrainer {
 
   static void check_labels(const Labels &labels, uint32_t count) {
     if (labels.shape(0) == count) return;
-    refuse(std::to_string(count) + " samples but " + std::to_string(labels.shape(0)) + " labels; give one label a sample");
+    refuse(std::to_string(count) + " samples but " + std::to_string(labels.shape(0)) +
+           " labels; give one label a sample");
   }
 
   float step(decltype(&tkt_train_step) call, const Samples &samples, const Labels &labels) {
@@ -355,7 +358,8 @@ NB_MODULE(_core, module) {
       .def("close", &CoreTrainer::close)
       .def("next_batch", &CoreTrainer::next_batch, "sample_count"_a)
       .def("train_step", &CoreTrainer::train_step, "samples"_a.noconvert(), "labels"_a.noconvert())
-      .def("train_steps", &CoreTrainer::train_steps, "samples"_a.noconvert(), "labels"_a.noconvert(), "rows"_a.noconvert())
+      .def("train_steps", &CoreTrainer::train_steps, "samples"_a.noconvert(), "labels"_a.noconvert(),
+           "rows"_a.noconvert())
       .def("compute_gradients", &CoreTrainer::compute_gradients, "samples"_a.noconvert(), "labels"_a.noconvert())
       .def("evaluate", &CoreTrainer::evaluate, "samples"_a.noconvert(), "labels"_a.noconvert())
       .def("predict", &CoreTrainer::predict, "samples"_a.noconvert())

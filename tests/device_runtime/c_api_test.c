@@ -215,7 +215,7 @@ static double reference_loss(const double *values, uint32_t count) {
 
 static void test_gradients(void) {
   Held held = open_default();
-  double values[MAX_VALUES];
+  static double values[MAX_VALUES];
   float loss;
   CHECK(tkt_compute_gradients(held.trainer, g_samples, g_labels, 7, &loss, &g_error) == TKT_OK);
   const float *found = tkt_gradients(held.trainer);
@@ -343,7 +343,8 @@ static void test_divergence(void) {
   tkt_options options = defaults();
   options.learning_rate = 1e30f;
   Held held = open_with(&options, file(), g_ticket.size);
-  float values[MAX_VALUES], loss;
+  static float values[MAX_VALUES];
+  float loss;
   size_t size;
   tkt_status status = TKT_OK;
   for (int i = 0; i < 20 && status == TKT_OK; ++i) {
