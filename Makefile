@@ -12,8 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Exactly this torch, and first: a range may resolve to a build with gigabytes of CUDA.
 TORCH := torch==2.13.0
 HASH := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
-NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
-C_FILES = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h')
+NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt)
+C_FILES = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 SANITIZED := build/sanitized
 ARM64 := build/arm64
 

@@ -34,9 +34,7 @@ struct SparseRows {
   const float *values;
   uint32_t count() const { return matrix.rows; }
   uint32_t entries(uint32_t row) const { return matrix.row_ptr[row + 1] - matrix.row_ptr[row]; }
-  SparseRow<Column> row(uint32_t row) const {
-    return {values + matrix.row_ptr[row], columns + matrix.row_ptr[row]};
-  }
+  SparseRow<Column> row(uint32_t row) const { return {values + matrix.row_ptr[row], columns + matrix.row_ptr[row]}; }
 };
 
 struct DenseRows {
@@ -65,8 +63,7 @@ TKT_INLINE void chain_step(const Row &row, uint32_t ahead, const float *x, size_
 }
 
 template <uint32_t kGroups, typename Row>
-TKT_INLINE void row_product(Row row, uint32_t entries, float start, const float *x, size_t stride,
-                            V16 (&y)[kGroups]) {
+TKT_INLINE void row_product(Row row, uint32_t entries, float start, const float *x, size_t stride, V16 (&y)[kGroups]) {
   V16 a0[kGroups], a1[kGroups], a2[kGroups], a3[kGroups];
   TKT_UNROLL
   for (uint32_t g = 0; g < kGroups; ++g) {
