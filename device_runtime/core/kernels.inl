@@ -364,6 +364,7 @@ bool array_is_finite(const float *values, uint32_t count) {
   return finite;
 }
 
+// The moments of a weight whose gradient has become zero decay, and would stay subnormal for ever.
 void sgd(const SgdStep &step, float *values, const float *gradients, float *velocity, uint32_t count) {
   V16 decay = V16::broadcast(step.weight_decay), momentum = V16::broadcast(step.momentum);
   V16 minus_rate = V16::broadcast(step.minus_learning_rate);
@@ -371,7 +372,7 @@ void sgd(const SgdStep &step, float *values, const float *gradients, float *velo
     V16 w = V16::load(values + i), g = V16::load(gradients + i);
     if (step.weight_decay > 0) g = fused(decay, w, g);
     if (velocity) {
-      g = fused(momentum, V16::load(velocity + i), g);
+      g = without_subnormals(fused(momentum, V16::load(velocity + i), g));
       g.store(velocity + i);
     }
     fused(minus_rate, g, w).store(values + i);
@@ -386,8 +387,8 @@ void adam(const AdamStep &step, float *values, const float *gradients, float *mo
   for (uint32_t i = 0; i < count; i += kLanes) {
     V16 w = V16::load(values + i), g = V16::load(gradients + i);
     if (step.weight_decay > 0) g = fused(decay, w, g);
-    V16 m = fused(beta1, V16::load(moment1 + i), multiply(rest1, g));
-    V16 v = fused(beta2, V16::load(moment2 + i), multiply(rest2, multiply(g, g)));
+    V16 m = without_subnormals(fused(beta1, V16::load(moment1 + i), multiply(rest1, g)));
+    V16 v = without_subnormals(fused(beta2, V16::load(moment2 + i), multiply(rest2, multiply(g, g))));
     m.store(moment1 + i);
     v.store(moment2 + i);
     V16 divisor = add(multiply(square_root(v), scale), epsilon);

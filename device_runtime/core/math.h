@@ -19,6 +19,8 @@ static inline float float_of(uint32_t bits) {
   return x;
 }
 
+constexpr float kSmallestNormal = 1.17549435e-38f;  // 2^-126
+
 // a * b + c, rounded once.
 static inline float fused_f32(float a, float b, float c) {
 #if defined(__FP_FAST_FMAF)

@@ -54,6 +54,12 @@ inline V16 where_positive(V16 condition, V16 value) {
   return {where_positive(condition.low, value.low), where_positive(condition.high, value.high)};
 }
 
+inline __m256 without_subnormals(__m256 x) {
+  __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+  return _mm256_andnot_ps(_mm256_cmp_ps(size, _mm256_set1_ps(kSmallestNormal), _CMP_LT_OQ), x);
+}
+inline V16 without_subnormals(V16 x) { return {without_subnormals(x.low), without_subnormals(x.high)}; }
+
 inline V16 select(Lanes lanes, V16 inside, V16 outside) {
   return {_mm256_blendv_ps(outside.low, inside.low, lanes.low),
           _mm256_blendv_ps(outside.high, inside.high, lanes.high)};

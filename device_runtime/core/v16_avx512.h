@@ -40,6 +40,11 @@ inline V16 where_positive(V16 condition, V16 value) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(condition.v, _mm512_setzero_ps(), _CMP_GT_OQ), value.v)};
 }
 
+inline V16 without_subnormals(V16 x) {
+  __mmask16 kept = _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), _mm512_set1_ps(kSmallestNormal), _CMP_NLT_UQ);
+  return {_mm512_maskz_mov_ps(kept, x.v)};
+}
+
 inline V16 select(Lanes lanes, V16 inside, V16 outside) {
   return {_mm512_mask_mov_ps(outside.v, lanes.mask, inside.v)};
 }

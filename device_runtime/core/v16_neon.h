@@ -78,6 +78,12 @@ inline V16 where_positive(V16 condition, V16 value) {
   return each(condition, value, [](Quad x, Quad y) { return vbslq_f32(vcgtzq_f32(x), y, vdupq_n_f32(0.0f)); });
 }
 
+inline V16 without_subnormals(V16 x) {
+  return each(x, x, [](Quad y, Quad) {
+    return vbslq_f32(vcltq_f32(vabsq_f32(y), vdupq_n_f32(kSmallestNormal)), vdupq_n_f32(0.0f), y);
+  });
+}
+
 inline V16 select(Lanes lanes, V16 inside, V16 outside) {
   TKT_UNROLL
   for (int i = 0; i < 4; ++i) outside.q[i] = vbslq_f32(lanes.q[i], inside.q[i], outside.q[i]);

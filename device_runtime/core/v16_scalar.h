@@ -69,6 +69,11 @@ inline V16 where_positive(V16 condition, V16 value) {
   return map(condition, value, [](float x, float y) { return x > 0 ? y : 0.0f; });
 }
 
+// Zero where x is subnormal, with which processors compute a hundred times more slowly.
+inline V16 without_subnormals(V16 x) {
+  return map(x, x, [](float y, float) { return __builtin_fabsf(y) < kSmallestNormal ? 0.0f : y; });
+}
+
 // a > b ? a : b
 inline V16 larger(V16 a, V16 b) {
   return map(a, b, [](float x, float y) { return x > y ? x : y; });

@@ -8,13 +8,23 @@ import pytest
 from device_runtime import InvalidInput, Trainer
 from device_runtime.artifact import KERNELS
 from tests.device_runtime import nets
-from tests.device_runtime.tkt_writer import ADAM, SGD, Recipe, artifact
+from tests.device_runtime.tkt_writer import ADAM, SGD, Recipe, artifact, section
 
 RECIPES = {
     "sgd": Recipe(SGD, 20, learning_rate=0.05, momentum=0.9, weight_decay=1e-3),
     "plain sgd": Recipe(SGD, 20, learning_rate=0.05, momentum=0.0),
     "adam": Recipe(ADAM, 20, learning_rate=1e-2),
 }
+
+
+MOMENT1, MOMENT2 = 3, 4  # sections of a checkpoint
+
+
+def need(kernels: str) -> None:
+    try:
+        Trainer.open(artifact(nets.small()), kernels=kernels).close()
+    except InvalidInput as error:
+        pytest.skip(f"this machine has no {kernels}: {error}")
 
 
 def train(recipe: Recipe, kernels: str, batch: int, seed: int = 5) -> tuple[bytes, bytes, bytes]:
@@ -35,11 +45,27 @@ def test_a_rerun_gives_the_same_bits(name: str) -> None:
 @pytest.mark.parametrize("kernels", [name for name in KERNELS if name not in ("auto", "scalar")])
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_kernel_gives_the_bits_of_the_scalar_one(name: str, kernels: str, batch: int) -> None:
-    try:
-        found = train(RECIPES[name], kernels, batch)
-    except InvalidInput as error:
-        pytest.skip(f"this machine has no {kernels}: {error}")
-    assert found == train(RECIPES[name], "scalar", batch)
+    need(kernels)
+    assert train(RECIPES[name], kernels, batch) == train(RECIPES[name], "scalar", batch)
+
+
+@pytest.mark.parametrize("kernels", [name for name in KERNELS if name != "auto"])
+@pytest.mark.parametrize("recipe", [Recipe(SGD, 1), Recipe(ADAM, 1, beta2=0.9)])
+def test_the_moments_of_dead_weights_become_zero_not_subnormal(recipe: Recipe, kernels: str) -> None:
+    need(kernels)
+    net = nets.mlp((3, 2), None, recipe=recipe)
+    with Trainer.open(artifact(net), kernels=kernels, batch=1) as trainer:
+        trainer.fit(np.eye(3, dtype=np.float32)[:1], np.zeros(1, np.int32), steps=1)
+        x = np.eye(3, dtype=np.float32)[1:]  # from now on input 0 is 0, and so are the gradients of its weights
+        trainer.fit(x, np.array([0, 1], np.int32), steps=1500)  # 0.9^831 is subnormal
+        saved = trainer.save()
+    for kind in (MOMENT1, MOMENT2) if recipe.optimizer == ADAM else (MOMENT1,):
+        start, size = section(saved, kind)
+        moments = np.frombuffer(saved[start : start + size], np.float32)
+        assert (moments[[0, 3]] == 0).all(), "the two weights of input 0"
+        alive = moments[moments != 0]
+        assert len(alive) > 0
+        assert (np.abs(alive) >= np.finfo(np.float32).tiny).all()
 
 
 def test_kernels_in_use_are_named() -> None:
