@@ -4,21 +4,39 @@ is a parity test of that runtime. One trainer a job, jobs side by side on CPU th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import time
+import zipfile
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime import Trainer
+from device_runtime import NonFiniteLoss, Trainer
 from export.network import Network
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
 from server_side.controls import Values
 from server_side.data import Split
 from server_side.prune import Masks
+from server_side.run_directory import write_atomically
 from server_side.seeds import BatchOrder
-from server_side.training import ADAM_BETAS, ADAM_EPSILON, Interrupted, Job, Recipe, Training, Watch, evaluation_steps
+from server_side.training import (
+    ADAM_BETAS,
+    ADAM_EPSILON,
+    CHECKPOINT_SECONDS,
+    Interrupted,
+    Job,
+    Recipe,
+    Training,
+    Watch,
+    diverged,
+    evaluation_steps,
+)
+
+STATE = ("trainer", "step", "early", "snapshot", "validation", "train_loss", "losses")  # of a checkpoint
 
 
 class DeviceEngine:
@@ -27,10 +45,17 @@ class DeviceEngine:
     def __init__(self, network: Network, split: Split, recipe: Recipe, threads: int) -> None:
         self.network, self.split, self.recipe, self.threads = network, split, recipe, threads
 
-    def train(self, jobs: list[Job], watch: Watch, finished: Callable[[Job, Training], None]) -> None:
-        """Calls `finished` for each job as it ends, in the caller's thread; raises Interrupted when asked to stop."""
+    def train(
+        self,
+        jobs: list[Job],
+        checkpoints: Mapping[str, Path],
+        watch: Watch,
+        finished: Callable[[Job, Training], None],
+    ) -> None:
+        """Calls `finished` for each job as it ends, in the caller's thread. Asked to stop, saves every job under way to
+        its path in `checkpoints`, from where a next call goes on, and raises Interrupted."""
         with ThreadPoolExecutor(self.threads) as pool:
-            futures = [pool.submit(self._train_one, job, watch) for job in jobs]
+            futures = [pool.submit(self._train_one, job, checkpoints[job.name], watch) for job in jobs]
             try:
                 for job, future in zip(jobs, futures, strict=True):
                     finished(job, future.result())
@@ -38,14 +63,26 @@ class DeviceEngine:
                 for future in futures:
                     future.cancel()
 
-    def _train_one(self, job: Job, watch: Watch) -> Training:
+    def _train_one(self, job: Job, checkpoint: Path, watch: Watch) -> Training:
+        if watch.stop_requested():
+            raise Interrupted
         with Trainer.open(self._artifact(job)) as trainer:
             run = _Run(self, job, trainer)
+            if run.restore(checkpoint):
+                watch.advanced(run.step - job.first_step, float("nan"), float("nan"))
+            saved = time.monotonic()
             while run.step < self.recipe.steps:
-                if watch.stop_requested():
+                stop = watch.stop_requested()
+                if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    run.save(checkpoint)
+                    saved = time.monotonic()
+                if stop:
                     raise Interrupted
                 before = run.step
-                run.advance()
+                try:
+                    run.advance()
+                except NonFiniteLoss as error:
+                    raise diverged(job, trainer.progress.step, self.recipe) from error
                 watch.advanced(run.step - before, run.last_loss, run.last_accuracy)
             return run.training()
 
@@ -82,7 +119,7 @@ class _Run:
         self._due = frozenset(self.evaluations)
         self.train_loss: list[float] = []
         self.validation: list[tuple[float, float]] = []
-        self.early = self.snapshot = trainer.values.copy()
+        self.early = self.snapshot = trainer.values
         self.last_loss = self.last_accuracy = float("nan")
         self._losses: list[NDArray[np.float32]] = []
         self._visit()
@@ -98,19 +135,48 @@ class _Run:
 
     def _visit(self) -> None:
         if self.step == self.job.snapshot_step:
-            self.snapshot = self.trainer.values.copy()
+            self.snapshot = self.trainer.values
         if self.step not in self._due:
             return
         evaluation = self.trainer.evaluate(self.engine.split.x_validation, self.engine.split.y_validation)
         if not self.validation or evaluation.loss < min(loss for loss, _ in self.validation):
-            self.early = self.trainer.values.copy()
+            self.early = self.trainer.values
         self.validation.append((evaluation.loss, evaluation.accuracy))
         self.train_loss.append(float(np.mean(np.concatenate(self._losses))) if self._losses else float("nan"))
         self.last_loss, self.last_accuracy = self.train_loss[-1], evaluation.accuracy
         self._losses.clear()
 
+    def save(self, path: Path) -> None:
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            trainer=np.frombuffer(self.trainer.save(), np.uint8),
+            step=self.step,
+            early=self.early,
+            snapshot=self.snapshot,
+            validation=np.array(self.validation),
+            train_loss=np.array(self.train_loss),
+            losses=np.concatenate(self._losses) if self._losses else np.empty(0, np.float32),
+        )
+        write_atomically(path, buffer.getvalue())
+
+    def restore(self, path: Path) -> bool:
+        """False, and nothing changed, if there is no checkpoint or it is damaged."""
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                saved = {name: archive[name] for name in STATE}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return False
+        self.trainer.restore(saved["trainer"].tobytes())
+        self.step = int(saved["step"])
+        self.early, self.snapshot = saved["early"], saved["snapshot"]
+        self.validation = [(loss, accuracy) for loss, accuracy in saved["validation"].tolist()]
+        self.train_loss = saved["train_loss"].tolist()
+        self._losses = [saved["losses"]] if len(saved["losses"]) else []
+        return True
+
     def training(self) -> Training:
-        final = self.trainer.values.copy()
+        final = self.trainer.values
         network, masks, job = self.engine.network, self.job.masks, self.job
         losses, accuracies = np.array(self.validation).T
         return Training(

@@ -81,8 +81,8 @@ class Options:
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train; auto takes a CUDA device if there is one"""
     engine: Literal["auto", "stacked", "device"] = "auto"
-    """stacked: all replicas in one batched PyTorch program; device: the sparse runtime that trains tickets on phones, on CPU
-    threads; auto: the latter on a CPU for networks of at most 35 % density, else the former"""
+    """stacked: all replicas in one batched PyTorch program; device: the sparse runtime that trains tickets on phones, a
+    replica a CPU thread; auto: stacked on a GPU, device on a CPU, where it is faster even for the dense network"""
     threads: int = 0
     """CPU threads, part of what makes a rerun bit-identical (default: all cores)"""
     output_dir: str | None = None

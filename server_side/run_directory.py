@@ -1,6 +1,6 @@
 """What a search has finished, on disk: one file a training, written atomically, so that a killed run goes on.
 
-    config.json   data.sha256   rounds/03/seed0-ticket.npz   rounds/03/stack.pt (a stack under way)   results.json   report.html   ticket/
+    config.json   data.sha256   rounds/03/seed0-ticket.npz   rounds/03/*.partial.npz, *.pt (under way)   results.json   report.html   ticket/
 
 Only trainings whose weights are needed again (dense, ticket) keep them. Masks are recomputed from the weights.
 """
@@ -87,6 +87,9 @@ class RunDirectory:
 
     def stack_checkpoint(self, round_number: int, stack: int) -> Path:
         return self.round_path(round_number) / f"stack{stack}.pt"
+
+    def job_checkpoint(self, round_number: int, job: Job) -> Path:
+        return self.round_path(round_number) / f"{job.name}.partial.npz"
 
     def save(self, round_number: int, job: Job, training: Training) -> None:
         arrays: dict[str, Any] = {name: getattr(training, name) for name in CURVES}

@@ -25,7 +25,6 @@ from server_side.stacked import StackedEngine
 from server_side.training import Job, Recipe, Training, Watch
 from server_side.verdict import Measured
 
-DEVICE_ENGINE_DENSITY = 0.35  # at and below it `engine: auto` trains on the sparse runtime; benchmarks/find_speed.py
 STACK_SIZE = 64
 
 
@@ -160,21 +159,22 @@ class Search:
 
     def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         """Every job of a round: from the run directory where it is finished, else trained now and saved."""
-        density = _density({job.seed: job.masks for job in jobs})
-        self.watch.begin_round(number, density, len(jobs))
+        self.watch.begin_round(number, _density({job.seed: job.masks for job in jobs}), len(jobs))
         done = {job.name: self.directory.load(number, job) for job in jobs}
         trainings = {name: training for name, training in done.items() if training is not None}
 
         def finished(job: Job, training: Training) -> None:
             self.directory.save(number, job, training)
             trainings[job.name] = training
+            self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
 
-        if self._on_device_engine(density):
+        if self.on_device_engine:
             from server_side.device_engine import DeviceEngine  # needs the compiled core: only where it is used
 
             self._advance_finished([job for job in jobs if job.name in trainings])
             engine = DeviceEngine(self.model.network, self.split, self.recipe, self.options.threads)
-            engine.train([job for job in jobs if job.name not in trainings], self.watch, finished)
+            left = {job.name: self.directory.job_checkpoint(number, job) for job in jobs if job.name not in trainings}
+            engine.train([job for job in jobs if job.name in left], left, self.watch, finished)
             return trainings
         for start in range(0, len(jobs), STACK_SIZE):
             self._train_stack(number, start, jobs[start : start + STACK_SIZE], trainings)
@@ -201,9 +201,10 @@ class Search:
         wanted = self.options.accelerator
         return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
-    def _on_device_engine(self, density: float) -> bool:
+    @property
+    def on_device_engine(self) -> bool:
         if self.options.engine == "auto":
-            return self.device().type == "cpu" and density <= DEVICE_ENGINE_DENSITY
+            return self.device().type == "cpu"
         return self.options.engine == "device"
 
     def _has_fallen(self, last: Round) -> bool:

@@ -21,11 +21,21 @@ from server_side.controls import Values
 from server_side.data import Split
 from server_side.models import Model
 from server_side.seeds import BatchOrder
-from server_side.training import ADAM_BETAS, ADAM_EPSILON, Interrupted, Job, Recipe, Training, Watch, evaluation_steps
+from server_side.training import (
+    ADAM_BETAS,
+    ADAM_EPSILON,
+    CHECKPOINT_SECONDS,
+    Interrupted,
+    Job,
+    Recipe,
+    Training,
+    Watch,
+    diverged,
+    evaluation_steps,
+)
 
 Stack = dict[str, torch.Tensor]
 EVALUATION_BATCH = 1000
-CHECKPOINT_SECONDS = 60.0
 
 
 class StackedEngine:
@@ -144,6 +154,8 @@ class _Run:
             return False
         detached = {name: p.detach() for name, p in self.parameters.items()}
         loss, accuracy = self.engine.evaluate(detached, self.engine.validation)
+        if not np.isfinite(loss).all():
+            raise diverged(self.jobs[int(np.argmin(np.isfinite(loss)))], self.step, self.engine.recipe)
         better = loss < self.lowest
         self.lowest = np.where(better, loss, self.lowest)
         for position in np.flatnonzero(better):

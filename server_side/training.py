@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server_side.controls import Values
+from server_side.errors import UsageError
 from server_side.prune import Masks
 
 Kind = Literal["dense", "ticket", "reinit", "shuffle"]
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
+CHECKPOINT_SECONDS = 60.0  # an engine saves what is under way that often, and when it is asked to stop
 
 
 class Interrupted(Exception):
@@ -91,6 +93,13 @@ class Watch(Protocol):
 
     def stop_requested(self) -> bool:
         """True when the engine is to save what it can and raise Interrupted at the next step."""
+
+
+def diverged(job: Job, step: int, recipe: Recipe) -> UsageError:
+    """What to raise when a loss of `job` is no longer finite."""
+    return UsageError(
+        f"learning_rate {recipe.learning_rate}: the loss of {job.name} is not finite by step {step}; take a smaller one"
+    )
 
 
 def evaluation_steps(recipe: Recipe, first_step: int) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server_side.errors import UsageError
 from server_side.training import Interrupted
 from tests.server_side.searches import Watcher, search
 
@@ -41,18 +42,33 @@ def test_pruned_weights_come_back_as_zeros_in_their_places(tmp_path: Path) -> No
 
 
 def test_threads_and_interruptions_change_no_bit(tmp_path: Path) -> None:
-    whole = search(tmp_path / "whole", engine="device").run()
+    settings: dict[str, Any] = {"engine": "device", "rewind_step": "15it"}
+    whole = search(tmp_path / "whole", **settings).run()
+    begun = Watcher(stop_after=2)
     with pytest.raises(Interrupted):
-        search(tmp_path / "stopped", Watcher(stop_after=0), engine="device", threads=2).run()
-    search_again = search(tmp_path / "stopped", engine="device", threads=2)
-    for one, other in zip(whole, search_again.run(), strict=True):
+        search(tmp_path / "stopped", begun, threads=2, **settings).run()
+    partial = list((tmp_path / "stopped").rglob("*.partial.npz"))
+    assert len(partial) == 2  # one a thread, in the middle of its training
+    (tmp_path / "stopped" / "rounds" / "00" / partial[0].name).write_bytes(b"damaged: this one begins anew")
+    stopped = search(tmp_path / "stopped", Watcher(), threads=2, **settings)
+    for one, other in zip(whole, stopped.run(), strict=True):
         for name, training in one.trainings.items():
-            assert training.validation_loss.tobytes() == other.trainings[name].validation_loss.tobytes()
+            for figures in ("train_loss", "validation_loss"):
+                assert getattr(training, figures).tobytes() == getattr(other.trainings[name], figures).tobytes()
             assert training.early_accuracy == other.trainings[name].early_accuracy
+            for parameter, value in training.final.items():
+                assert value.tobytes() == other.trainings[name].final[parameter].tobytes()
+    assert not list((tmp_path / "stopped").rglob("*.partial.npz"))
 
 
-def test_auto_takes_the_device_engine_for_sparse_networks_alone(tmp_path: Path) -> None:
-    automatic = search(tmp_path, engine="auto", accelerator="cpu")
-    assert not automatic._on_device_engine(1.0)
-    assert not automatic._on_device_engine(0.4)
-    assert automatic._on_device_engine(0.3)
+@pytest.mark.parametrize("engine", ["device", "stacked"])
+def test_a_training_that_diverges_is_named_with_the_remedy(tmp_path: Path, engine: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"learning_rate 1e\+30: the loss of seed0-dense is not finite by step \d+; take"
+    ):
+        search(tmp_path, engine=engine, optimizer="sgd", learning_rate=1e30).run()
+
+
+def test_auto_takes_the_device_engine_on_a_cpu(tmp_path: Path) -> None:
+    assert search(tmp_path / "auto", engine="auto", accelerator="cpu").on_device_engine
+    assert not search(tmp_path / "stacked", engine="stacked", accelerator="cpu").on_device_engine
