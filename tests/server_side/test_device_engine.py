@@ -41,16 +41,20 @@ def test_pruned_weights_come_back_as_zeros_in_their_places(tmp_path: Path) -> No
         assert (final[mask] != 0).all()
 
 
-def test_threads_and_interruptions_change_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_threads_and_interruptions_change_no_bit(tmp_path: Path, damaged: bool) -> None:
     settings: dict[str, Any] = {"engine": "device", "rewind_step": "15it"}
-    whole = search(tmp_path / "whole", **settings).run()
-    begun = Watcher(stop_after=2)
+    uninterrupted, again = Watcher(), Watcher()
+    whole = search(tmp_path / "whole", uninterrupted, **settings).run()
+    begun = Watcher(stop_after=3)  # at step 15, between two evaluations
     with pytest.raises(Interrupted):
-        search(tmp_path / "stopped", begun, threads=2, **settings).run()
-    partial = list((tmp_path / "stopped").rglob("*.partial.npz"))
-    assert len(partial) == 2  # one a thread, in the middle of its training
-    (tmp_path / "stopped" / "rounds" / "00" / partial[0].name).write_bytes(b"damaged: this one begins anew")
-    stopped = search(tmp_path / "stopped", Watcher(), threads=2, **settings)
+        search(tmp_path / "stopped", begun, **settings).run()
+    (partial,) = (tmp_path / "stopped").rglob("*.partial.npz")  # in the middle of a training
+    if damaged:
+        partial.write_bytes(b"this training begins anew")
+    config = tmp_path / "stopped" / "config.json"
+    config.write_text(config.read_text().replace('"threads": 1', '"threads": 2'))
+    stopped = search(tmp_path / "stopped", again, threads=2, **settings)
     for one, other in zip(whole, stopped.run(), strict=True):
         for name, training in one.trainings.items():
             for figures in ("train_loss", "validation_loss"):
@@ -59,6 +63,8 @@ def test_threads_and_interruptions_change_no_bit(tmp_path: Path) -> None:
             for parameter, value in training.final.items():
                 assert value.tobytes() == other.trainings[name].final[parameter].tobytes()
     assert not list((tmp_path / "stopped").rglob("*.partial.npz"))
+    jumped = 0 if damaged else 1  # steps 10 and 15 as one
+    assert again.calls == uninterrupted.calls - jumped
 
 
 @pytest.mark.parametrize("engine", ["device", "stacked"])
