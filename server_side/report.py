@@ -141,7 +141,7 @@ def _learning_curves(axes: Axes, rounds: list[Round], chosen: Round, kinds: Sequ
     axes.set_xlabel("steps")
     axes.set_ylabel("validation accuracy, %")
     late = _mean_curve(rounds[0], "dense")[1]
-    axes.set_ylim(bottom=max(0.0, 100 * float(late[len(late) // 8 :].min()) - 4))
+    axes.set_ylim(max(0.0, 100 * float(late[len(late) // 8 :].min()) - 4), 100)
     axes.legend(frameon=False, title="weights left (dashed: reinit)")
 
 
