@@ -7,7 +7,7 @@ correction for the number of rounds looked at. It says no, or "one seed is not e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,17 +92,31 @@ def _compared(differences: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def choose(rounds: Sequence[Mapping[str, Measured]], densities: Sequence[float], tolerance: float) -> int:
-    """The round whose ticket is exported: the sparsest that matches dense on the VALIDATION part, else the one that comes
-    closest there, so that the test part is still unseen when the verdict is spoken. Counts from 0 in `rounds`."""
-    lows = []
-    for measured in rounds:
-        difference = measured["ticket"].validation_accuracy - measured["dense"].validation_accuracy
-        mean, low, _ = interval(difference)
-        lows.append(mean if low is None else low)
-    matching = [index for index, low in enumerate(lows) if low >= -tolerance]
+    """The round whose ticket is exported, counted from 0 in `rounds`, by the VALIDATION part alone, so that the test part
+    decides nothing but the verdict: the sparsest that fulfils the hypothesis against dense (a' >= a, t' <= t, p' << p);
+    else the sparsest that matches; else the one that comes closest."""
+    judged = [
+        judge({kind: _on_validation(measured[kind]) for kind in ("dense", "ticket")}, density, tolerance)
+        for measured, density in zip(rounds, densities, strict=True)
+    ]
+    matching = [i for i, verdict in enumerate(judged) if _low(verdict["accuracy"]) >= -tolerance]
+    fulfilling = [i for i in matching if judged[i]["accuracy"]["difference"] >= 0 and _sooner_and_smaller(judged[i])]
     if matching:
-        return min(matching, key=lambda index: densities[index])
-    return int(np.argmax(lows))
+        return min(fulfilling or matching, key=lambda i: densities[i])
+    return max(range(len(judged)), key=lambda i: _low(judged[i]["accuracy"]))
+
+
+def _on_validation(measured: Measured) -> Measured:
+    return replace(measured, accuracy=measured.validation_accuracy)
+
+
+def _sooner_and_smaller(verdict: Mapping[str, Any]) -> bool:
+    return bool(verdict["early_stop"]["holds"] and verdict["density"]["holds"])
+
+
+def _low(comparison: Mapping[str, Any]) -> float:
+    """The lower end of an interval, or of one seed the difference itself."""
+    return float(comparison["difference"] if comparison["low"] is None else comparison["low"])
 
 
 def explain(verdict: Mapping[str, Any]) -> list[str]:

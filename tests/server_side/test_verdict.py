@@ -79,6 +79,18 @@ def test_the_sparsest_matching_round_is_chosen_on_validation_alone() -> None:
     assert choose(rounds, [0.8, 0.6, 0.5], 0.002) == 1
 
 
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_a_round_that_fulfils_the_hypothesis_goes_before_a_sparser_one_that_only_matches(seeds: int) -> None:
+    dense, level = [0.980] * seeds, [0.981] * seeds
+    rounds = [
+        {"dense": measured(dense, [1000.0] * seeds), "ticket": measured(accuracy, [steps] * seeds)}
+        for accuracy, steps in ((level, 900.0), (level, 900.0), (level, 1100.0), ([0.979] * seeds, 900.0))
+    ]
+    assert choose(rounds, [0.6, 0.4, 0.3, 0.2], 0.002) == 1
+    assert choose(rounds[2:], [0.3, 0.2], 0.002) == 1
+    assert choose(rounds[:1], [0.6], 0.002) == 0
+
+
 def test_where_none_matches_the_closest_is_chosen() -> None:
     rounds = [{"dense": DENSE, "ticket": measured([a] * 5)} for a in (0.90, 0.95, 0.93)]
     assert choose(rounds, [0.8, 0.6, 0.5], 0.002) == 1
