@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime import NonFiniteLoss, Trainer
+from export.atomic import write_file
 from export.network import Network
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
 from server_side.controls import Values
 from server_side.data import Split
 from server_side.prune import Masks
-from server_side.run_directory import write_atomically
 from server_side.seeds import BatchOrder
 from server_side.training import (
     ADAM_BETAS,
@@ -158,7 +158,7 @@ class _Run:
             train_loss=np.array(self.train_loss),
             losses=np.concatenate(self._losses) if self._losses else np.empty(0, np.float32),
         )
-        write_atomically(path, buffer.getvalue())
+        write_file(path, buffer.getvalue())
 
     def restore(self, path: Path) -> bool:
         """False, and nothing changed, if there is no checkpoint or it is damaged."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,21 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from export.atomic import write_file
 from server_side.errors import UsageError
 from server_side.training import Job, Training
 
 CURVES = ("steps", "train_loss", "validation_loss", "validation_accuracy", "early_accuracy", "final_accuracy")
 WEIGHTS = ("early", "final", "snapshot")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file is whole at every moment: the old content or the new."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    with open(scratch, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
 
 
 class RunDirectory:
@@ -51,9 +41,9 @@ class RunDirectory:
         """Makes the directory and its config.json, if they are not there."""
         if self._new:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / "data.sha256", self.data_sha256.encode())
+            write_file(self.path / "data.sha256", self.data_sha256.encode())
             content = json.dumps(self.options, indent=1, sort_keys=True) + "\n"
-            write_atomically(self.path / "config.json", content.encode())
+            write_file(self.path / "config.json", content.encode())
 
     def _check_same(self, there: dict[str, Any]) -> None:
         if (self.path / "data.sha256").read_text() != self.data_sha256:
@@ -98,7 +88,7 @@ class RunDirectory:
                 arrays |= {f"{kind}/{name}": value for name, value in (getattr(training, kind) or {}).items()}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
-        write_atomically(self.round_path(round_number) / f"{job.name}.npz", buffer.getvalue())
+        write_file(self.round_path(round_number) / f"{job.name}.npz", buffer.getvalue())
 
     def load(self, round_number: int, job: Job) -> Training | None:
         """The finished training of `job`, or None; a damaged file counts as unfinished."""

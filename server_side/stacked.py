@@ -6,7 +6,7 @@ decay can move them. Goes on from its own checkpoint to the same bits; never reg
 
 from __future__ import annotations
 
-import os
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
+from export.atomic import write_file
 from server_side.controls import Values
 from server_side.data import Split
 from server_side.models import Model
@@ -183,12 +184,9 @@ class _Run:
             "loss_sum": self._loss_sum,
             "loss_count": self._loss_count,
         }
-        scratch = path.with_suffix(".tmp")
-        with open(scratch, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_file(path, buffer.getvalue())
 
     def restore(self, path: Path) -> None:
         state = torch.load(path, map_location=self.engine.device, weights_only=True)

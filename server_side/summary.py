@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from export.atomic import write_file
 from export.ticket import Ticket, load_ticket
 from server_side import verdict
-from server_side.run_directory import write_atomically
 from server_side.training import ADAM_BETAS, ADAM_EPSILON
 
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, A
         "seconds": seconds,
         "card": dict(ticket.card),
     }
-    write_atomically(search.directory.path / "results.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_atomically(
-        search.directory.path / "report.html", report.render(search, rounds, chosen, ticket, result).encode()
-    )
+    write_file(search.directory.path / "results.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_file(search.directory.path / "report.html", report.render(search, rounds, chosen, ticket, result).encode())
     return result
 
 

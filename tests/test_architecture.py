@@ -20,7 +20,11 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("server_side", "export", "device_runtime")
 
 # Which of our modules a part may import besides its own.
-OURS = {"server_side": ("export.network", "export.ticket", "export.lower"), "export": (), "device_runtime": ()}
+OURS = {
+    "server_side": ("export.network", "export.ticket", "export.lower", "export.atomic"),
+    "export": (),
+    "device_runtime": (),
+}
 # The one file of the search that trains on the device's runtime, through the door that devices use.
 ENGINE = {
     "server_side/device_engine.py": ("export.to_native", "device_runtime.NonFiniteLoss", "device_runtime.Trainer")

@@ -101,18 +101,24 @@ def same_tickets(first: Search, second: Search) -> None:
         assert r1.trainings.keys() == r2.trainings.keys()
         for name, training in r1.trainings.items():
             assert training.validation_loss.tobytes() == r2.trainings[name].validation_loss.tobytes()
-            for parameter, value in training.final.items():
-                if parameter in r2.trainings[name].final:
-                    assert value.tobytes() == r2.trainings[name].final[parameter].tobytes()
+            assert training.early_accuracy == r2.trainings[name].early_accuracy
+            for weights, again in (
+                (training.early, r2.trainings[name].early),
+                (training.final, r2.trainings[name].final),
+            ):
+                assert all(weights[parameter].tobytes() == value.tobytes() for parameter, value in again.items())
         assert r1.measured["dense"].accuracy.tolist() == r2.measured["dense"].accuracy.tolist()
 
 
-@pytest.mark.parametrize("stop_after", [1, 17, 60, 95])
+@pytest.mark.parametrize(
+    "stop_after", [1, 17, 60, 95, 190]
+)  # 190: near the end of the dense stack, past its early stop
 def test_a_stopped_search_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int) -> None:
-    stopped = search(tmp_path / "stopped", Watcher(stop_after))
+    overfitting: dict[str, Any] = {"learning_rate": 0.05, "steps": "200it", "rounds": 1}
+    stopped = search(tmp_path / "stopped", Watcher(stop_after), **overfitting)
     with pytest.raises(Interrupted):
         stopped.run()
-    same_tickets(search(tmp_path / "whole"), search(tmp_path / "stopped"))
+    same_tickets(search(tmp_path / "whole", **overfitting), search(tmp_path / "stopped", **overfitting))
 
 
 def test_a_search_killed_at_any_moment_finds_the_same_ticket(tmp_path: Path) -> None:
