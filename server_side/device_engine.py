@@ -24,8 +24,6 @@ from server_side.data import Split
 from server_side.prune import Masks
 from server_side.seeds import BatchOrder
 from server_side.training import (
-    ADAM_BETAS,
-    ADAM_EPSILON,
     CHECKPOINT_SECONDS,
     Interrupted,
     Job,
@@ -87,22 +85,11 @@ class DeviceEngine:
             return run.training()
 
     def _artifact(self, job: Job) -> bytes:
-        recipe = self.recipe
         card = {
             "task": job.name,
             "labels": [str(label) for label in range(self.network.output_shape[0])],
             "input": {"mean": [0.0], "inverse_std": [1.0]},  # the split is normalised already
-            "recipe": {
-                "optimizer": recipe.optimizer,
-                "batch": recipe.batch,
-                "learning_rate": recipe.learning_rate,
-                "momentum": recipe.momentum,
-                "weight_decay": recipe.weight_decay,
-                "beta1": ADAM_BETAS[0],
-                "beta2": ADAM_BETAS[1],
-                "epsilon": ADAM_EPSILON,
-                "epochs": 0,
-            },
+            "recipe": self.recipe.to_card(epochs=0),
         }
         masks = {name: mask for name, mask in job.masks.items() if not mask.all()}
         return to_native_bytes(Ticket(self.network, job.start, masks, card=card))

@@ -18,7 +18,6 @@ import torch
 from export.atomic import write_file
 from export.ticket import Ticket, load_ticket
 from server_side import verdict
-from server_side.training import ADAM_BETAS, ADAM_EPSILON
 
 if TYPE_CHECKING:
     from server_side.search import Round, Search
@@ -118,17 +117,7 @@ def _card(search: Search, chosen: Round, judged: dict[str, Any]) -> dict[str, An
         "task": search.data.name,
         "labels": list(search.data.labels),
         "input": {"mean": search.split.mean.tolist(), "inverse_std": search.split.inverse_std.tolist()},
-        "recipe": {
-            "optimizer": recipe.optimizer,
-            "batch": recipe.batch,
-            "learning_rate": recipe.learning_rate,
-            "momentum": recipe.momentum,
-            "weight_decay": recipe.weight_decay,
-            "beta1": ADAM_BETAS[0],
-            "beta2": ADAM_BETAS[1],
-            "epsilon": ADAM_EPSILON,
-            "epochs": max(1, round(recipe.steps * recipe.batch / len(search.split.x_train))),
-        },
+        "recipe": recipe.to_card(epochs=max(1, round(recipe.steps * recipe.batch / len(search.split.x_train)))),
         "density": chosen.density,
         "densities": chosen.layer_densities(seed),
         "rewind_step": search.rewind_step,

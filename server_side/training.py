@@ -38,6 +38,20 @@ class Recipe:
     steps: int
     evaluate_every: int
 
+    def to_card(self, epochs: int) -> dict[str, str | int | float]:
+        """The recipe as a ticket's card tells it to devices."""
+        return {
+            "optimizer": self.optimizer,
+            "batch": self.batch,
+            "learning_rate": self.learning_rate,
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+            "beta1": ADAM_BETAS[0],
+            "beta2": ADAM_BETAS[1],
+            "epsilon": ADAM_EPSILON,
+            "epochs": epochs,
+        }
+
 
 @dataclass(frozen=True)
 class Job:
