@@ -37,7 +37,7 @@ def main(folder: Path = Path("demo")) -> None:
     found = run("server_side.find", "--data", data, "--model", model, "--output-dir", f"{folder}/run")
     exported = run("export", found["ticket"])
     files = {file["format"]: file for file in exported["artifacts"]}
-    limits = ["--batch", "16", "--budget-bytes", "400000", "--interruptions", "2"]
+    limits = ["--batch", "16", "--budget-bytes", "1000000", "--interruptions", "2"]
     devices = ["--data", f"npz:{folder}/devices.npz", *limits]
     simulated = run("device_runtime", "simulate", files["native"]["path"], *devices)
 
