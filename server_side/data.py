@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import importlib
 import struct
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,12 +157,16 @@ def _npz(path: Path) -> dict[str, Array]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise UsageError(f"data 'npz:{path}': {error.strerror}; name an npz file of x and y") from error
     except Exception as error:  # numpy raises many kinds for damaged archives
-        raise UsageError(f"data 'npz:{path}': cannot be read: {error}") from error
+        raise UsageError(
+            f"data 'npz:{path}': not a whole npz file of plain arrays; write it with numpy.savez(file, x=x, y=y)"
+        ) from error
 
 
 def _call(source: str) -> dict[str, Any]:
-    result = import_object(source, "data")()
+    result = call_object(source, "data")
     if isinstance(result, tuple) and len(result) == 2:
         result = {"x": result[0], "y": result[1]}
     if not isinstance(result, dict):
@@ -176,6 +181,18 @@ def import_object(source: str, what: str) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{what} '{source}': {error}; expected package.module:name, importable from here") from error
+
+
+def call_object(source: str, what: str) -> Any:
+    """What the function named `package.module:name` returns; UsageError, with the place, where it raises."""
+    function = import_object(source, what)
+    try:
+        return function()
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UsageError(
+            f"{what} '{source}': {type(error).__name__}: {error} (in {place.filename}, line {place.lineno})"
+        ) from error
 
 
 def _from_mapping(name: str, arrays: dict[str, Any], seed: int) -> Dataset:

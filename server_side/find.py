@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from server_side.errors import UsageError
 from server_side.options import Options, parse_steps
@@ -141,7 +141,15 @@ def _parse(arguments: list[str]) -> Options:
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
+
+    class OneLineParser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            """Without the usage of forty options, in which the message is lost."""
+            told = " ".join(line.strip() for line in message.splitlines() if line.strip())
+            print(f"find: {told}; see python -m server_side.find --help", file=sys.stderr)
+            sys.exit(EXIT_USAGE)
+
+    parser = OneLineParser(
         prog="python -m server_side.find",
         description=(__doc__ or "").splitlines()[0],
         epilog="Exit codes: 0 a matching ticket; 2 bad usage or data; 3 no ticket matched; 130 interrupted, run again to go on.",

@@ -16,7 +16,7 @@ from torch import nn
 
 from export.lower import lower
 from export.network import Network, NetworkError
-from server_side.data import import_object
+from server_side.data import call_object, import_object
 from server_side.errors import UsageError
 
 Weights = dict[str, torch.Tensor]
@@ -58,7 +58,7 @@ def load_model(source: str, input_shape: tuple[int, ...], classes: int) -> Model
         factory = import_object(source, "model")
     else:
         raise UsageError(f"model '{source}': expected one of {', '.join(PRESETS)} or package.module:factory")
-    module = factory()
+    module = factory() if source in PRESETS else call_object(source, "model")
     if not isinstance(module, nn.Module):
         raise UsageError(f"model '{source}': the factory returned {type(module).__name__}, not a torch.nn.Module")
     try:

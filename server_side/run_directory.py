@@ -33,7 +33,7 @@ class RunDirectory:
         self.path, self.options, self.data_sha256 = path, options, data_sha256
         self._new = not (path / "config.json").exists()
         if not self._new:
-            self._check_same(json.loads((path / "config.json").read_text()))
+            self._check_same()
         elif path.exists() and any(path.iterdir()):
             raise UsageError(f"output_dir '{path}' holds other files; name an empty directory")
 
@@ -45,8 +45,15 @@ class RunDirectory:
             content = json.dumps(self.options, indent=1, sort_keys=True) + "\n"
             write_file(self.path / "config.json", content.encode())
 
-    def _check_same(self, there: dict[str, Any]) -> None:
-        if (self.path / "data.sha256").read_text() != self.data_sha256:
+    def _check_same(self) -> None:
+        try:
+            there = dict(json.loads((self.path / "config.json").read_text()))
+            data_sha256 = (self.path / "data.sha256").read_text()
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(
+                f"output_dir '{self.path}' holds a damaged run ({error}); name another directory"
+            ) from error
+        if data_sha256 != self.data_sha256:
             raise UsageError(f"output_dir '{self.path}' holds a run on other data; name another directory or remove it")
         wanted = json.loads(json.dumps(self.options))
         for name in sorted(set(there) | set(wanted)):

@@ -114,7 +114,7 @@ def test_another_configuration_in_the_same_directory_is_refused(
 BAD: list[tuple[list[str], str]] = [
     (["--data", "nonsense"], "expected digits, idx:DIR, npz:FILE"),
     (["--data", "idx:nowhere", "--model", "lenet-300-100"], "no file train-images-idx3-ubyte.gz"),
-    (["--data", "npz:nowhere.npz"], "cannot be read"),
+    (["--data", "npz:nowhere.npz"], "No such file or directory"),
     (["--data", "no.such.module:function"], "No module named"),
     (["--model", "resnet-9000"], "expected one of lenet-300-100"),
     (["--model", "tests.server_side.test_find:convolutional"], "module '0' (Conv1d): aten.conv"),
@@ -125,7 +125,13 @@ BAD: list[tuple[list[str], str]] = [
     (["--rewind-step", "60it"], "more than rewind_step"),
     (["--validation", "1000"], "leaves -680 of 320 samples"),
     (["--seeds", "0"], "seeds 0: must be at least 1"),
+    (["--model", "tests.server_side.test_find:raising"], "KeyError: 'width' (in "),
+    (["--data", "tests.server_side.test_find:raising"], "KeyError: 'width' (in "),
 ]
+
+
+def raising() -> Any:
+    raise KeyError("width")
 
 
 def convolutional() -> Any:
@@ -157,6 +163,29 @@ def test_bad_input_is_one_clear_line_and_code_2(
 def images() -> dict[str, Any]:
     generator = np.random.default_rng(0)
     return {"x": generator.random((100, 1, 20), np.float32), "y": np.arange(100) % 4}
+
+
+def test_a_bad_option_is_one_line_without_the_usage_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--rounds", "many"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "rounds" in told
+    assert "many" in told
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[1]", b""])
+def test_a_damaged_run_directory_is_named(damage: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_bytes(damage)
+    assert main([*SMALL, "--output-dir", str(tmp_path)]) == 2
+    assert "holds a damaged run" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_npz_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data.npz").write_bytes(b"hello")
+    assert main([*SMALL, "--data", f"npz:{tmp_path}/data.npz", "--output-dir", str(tmp_path / "run")]) == 2
+    assert "not a whole npz file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
