@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import struct
 import traceback
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def _read_idx(path: Path) -> Array:
         if zeros or kind not in IDX_TYPES:
             raise ValueError("not an IDX header")
         return np.frombuffer(content, IDX_TYPES[kind], offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error) as error:
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise UsageError(f"'{path}' is not a whole IDX file: {error}; download it again") from error
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,7 +153,7 @@ class _Run:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 saved = {name: archive[name] for name in STATE}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return False
         self.trainer.restore(saved["trainer"].tobytes())
         self.step = int(saved["step"])

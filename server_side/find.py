@@ -19,6 +19,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from export.ticket import TicketError
 from server_side.errors import UsageError
 from server_side.options import Options, parse_steps
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from server_side.search import Search
     from server_side.training import Recipe, Watch
 
-EXIT_FOUND, EXIT_FAILURE, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_FOUND, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         return find(options)
-    except UsageError as error:
-        print(f"find: {error}", file=sys.stderr)
+    except (UsageError, TicketError) as error:  # TicketError: a recipe or weights that no artifact can hold
+        print(f"find: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_USAGE
     except OSError as error:
         print(
@@ -75,6 +76,8 @@ def find(options: Options) -> int:
 
 def prepare(options: Options, watch: Watch) -> Search:
     """Loads and checks data and model, resolves every option and opens the run directory; nothing is trained."""
+    import torch
+
     from server_side.data import load_data, split
     from server_side.models import PRESETS, load_model
     from server_side.run_directory import RunDirectory
@@ -91,7 +94,16 @@ def prepare(options: Options, watch: Watch) -> Search:
     recipe, rewind_step = _recipe(options, len(parts.x_train))
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
     directory = RunDirectory(Path(options.output_dir or f"runs/{slug}"), options.identity(), data.fingerprint)
-    return Search(options, data, parts, model, recipe, rewind_step, directory, watch)
+    search = Search(options, data, parts, model, recipe, rewind_step, directory, watch)
+    if options.accelerator == "cuda" and not torch.cuda.is_available():
+        raise UsageError("accelerator cuda: PyTorch finds no CUDA device here; take --accelerator cpu")
+    if len(search.ladder()) < 2:
+        raise UsageError(
+            f"prune_fraction {options.prune_fraction}: a round would remove no weight of a network this small"
+        )
+    if (layer := search.emptied_layer()) is not None:
+        raise UsageError(f"layer '{layer}' would lose its last live weight in round 1; take a smaller prune_fraction")
+    return search
 
 
 def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:

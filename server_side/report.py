@@ -6,7 +6,6 @@ No script, no network, no file beside it. It shows what summary.py computed and 
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,6 @@ def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, r
         layers={name: (int(mask.sum()), mask.size) for name, mask in ticket.masks.items()},
         command=f"python -m server_side.find --config {search.directory.path}/config.json",
         seeds=list(search.seeds),
-        python=sys.version.split()[0],
     )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from server_side.errors import UsageError
 from server_side.training import Job, Training
 
 CURVES = ("steps", "train_loss", "validation_loss", "validation_accuracy", "early_accuracy", "final_accuracy")
+BEGUN = ("data.sha256",)  # what a start that was killed may leave without a config.json
 WEIGHTS = ("early", "final", "snapshot")
 
 
@@ -34,7 +36,7 @@ class RunDirectory:
         self._new = not (path / "config.json").exists()
         if not self._new:
             self._check_same()
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and any(there.name not in BEGUN and there.name[0] != "." for there in path.iterdir()):
             raise UsageError(f"output_dir '{path}' holds other files; name an empty directory")
 
     def create(self) -> None:
@@ -109,7 +111,7 @@ class RunDirectory:
                     }
                     for kind in WEIGHTS
                 }
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
         return Training(
             steps=curves["steps"],

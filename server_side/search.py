@@ -16,6 +16,7 @@ from export.network import Network
 from export.ticket import Ticket
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.data import Dataset, Split
+from server_side.errors import UsageError
 from server_side.models import Model
 from server_side.options import Options
 from server_side.prune import LayerCollapse, Masks, prune_global, prune_layerwise, removed_count
@@ -72,12 +73,14 @@ class Search:
         dense_jobs = [Job(seed, "dense", 0, theta0[seed], masks[seed], snapshot_step=snapshot) for seed in self.seeds]
         rounds = [self._round(0, dense_jobs, masks, None)]
         dense = {seed: rounds[0].trainings[f"seed{seed}-dense"] for seed in self.seeds}
-        rewind = {seed: dense[seed].snapshot or theta0[seed] for seed in self.seeds}
+        rewind = {seed: self._rewind(dense[seed], theta0[seed]) for seed in self.seeds}
         deciding = {seed: dense[seed].final for seed in self.seeds}
         for number in range(1, len(self.ladder())):
             try:
                 masks = {seed: self._prune(deciding[seed], masks[seed]) for seed in self.seeds}
-            except LayerCollapse:
+            except LayerCollapse as collapse:
+                if number == 1:
+                    raise UsageError(f"{collapse}; take a smaller prune_fraction") from collapse
                 break
             rounds.append(self._round(number, list(self._jobs(rewind, masks, number)), masks, rounds[0]))
             if self.options.schedule == "iterative":
@@ -110,6 +113,14 @@ class Search:
             ladder.append(sum(sizes.values()))
         return ladder
 
+    def emptied_layer(self) -> str | None:
+        """A layer that the first round would leave without a weight, as far as that is known before training."""
+        if self.options.scope == "global":
+            return None
+        shapes, fractions = _prunable_shapes(self.model.network), self._fractions()
+        sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+        return next((name for name, size in sizes.items() if removed_count(size, fractions[name]) == size), None)
+
     def training_count(self, rounds: int) -> int:
         """Trainings of a whole search of `rounds` rounds of pruning."""
         return self.options.seeds * (1 + rounds * (1 + self.options.reinits + self.options.shuffles))
@@ -129,6 +140,13 @@ class Search:
             assert options.output_prune_fraction is not None
             fractions[self.model.network.prunable[-1]] = options.output_prune_fraction
         return fractions
+
+    def _rewind(self, dense: Training, theta0: Values) -> Values:
+        if self.rewind_step == 0:
+            return theta0
+        if dense.snapshot is None:
+            raise RuntimeError(f"the dense training has no weights of step {self.rewind_step}")
+        return dense.snapshot
 
     def _prune(self, weights: Values, masks: Masks) -> Masks:
         if self.options.scope == "global":
@@ -214,7 +232,7 @@ class Search:
     def ticket(self, chosen: Round, rewind_of: Round, card: dict[str, object]) -> Ticket:
         """The chosen round's ticket of the seed with the best validation accuracy, ready to export."""
         seed = self.best_seed(chosen)
-        start = rewind_of.trainings[f"seed{seed}-dense"].snapshot or self.theta(seed)
+        start = self._rewind(rewind_of.trainings[f"seed{seed}-dense"], self.theta(seed))
         masks = chosen.masks[seed]
         early = chosen.trainings[f"seed{seed}-ticket"].early
         return Ticket(self.model.network, apply_masks(start, masks), masks, early, card)

@@ -60,8 +60,7 @@ class StackedEngine:
     def train(self, jobs: list[Job], checkpoint: Path, watch: Watch) -> list[Training]:
         """Trains `jobs` to the end, or saves to `checkpoint` and raises Interrupted; an old checkpoint there is taken up."""
         run = _Run(self, jobs)
-        if checkpoint.exists():
-            run.restore(checkpoint)
+        if run.restore(checkpoint):
             watch.advanced(len(jobs) * (run.step - jobs[0].first_step), float("nan"), float("nan"))
         saved = time.monotonic()
         while run.step < self.recipe.steps:
@@ -188,10 +187,14 @@ class _Run:
         torch.save(state, buffer)
         write_file(path, buffer.getvalue())
 
-    def restore(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.engine.device, weights_only=True)
-        if state["jobs"] != [job.name for job in self.jobs]:
-            raise RuntimeError(f"checkpoint '{path}' is of other replicas; remove it")
+    def restore(self, path: Path) -> bool:
+        """False, and nothing changed, if there is no checkpoint of these replicas or it is damaged."""
+        try:
+            state = torch.load(path, map_location=self.engine.device, weights_only=True)
+            if state["jobs"] != [job.name for job in self.jobs]:
+                return False
+        except Exception:  # torch raises many kinds for damaged files
+            return False
         self.step = state["step"]
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state["parameters"][name])
@@ -200,6 +203,7 @@ class _Run:
         self.lowest = state["lowest"].cpu().numpy()
         self.early, self.snapshot = state["early"], state["snapshot"]
         self._loss_sum, self._loss_count = state["loss_sum"], state["loss_count"]
+        return True
 
     def trainings(self) -> list[Training]:
         """Tests every replica at its early stop and at the end. Raises RuntimeError if a pruned weight has moved."""

@@ -66,7 +66,9 @@ def as_text(result: dict[str, Any]) -> str:
         )
     sure = result["verdict"]
     head = (
-        "a winning ticket"
+        "undecided with one seed; the ticket"
+        if sure["seeds"] < 2
+        else "a winning ticket"
         if sure["winning"]
         else "a matching ticket"
         if sure["matching"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from server_side.controls import apply_masks, shuffle_masks
 from server_side.seeds import BatchOrder, derive, generator
+from server_side.stacked import StackedEngine
+from server_side.training import Job, Training, Watch
 from tests.server_side.searches import search
 
 
@@ -29,17 +33,63 @@ def test_applied_masks_keep_live_bits_and_make_pruned_weights_plus_zero() -> Non
     assert applied.view(np.uint32)[0, 0] == 0
 
 
-def test_every_ticket_starts_from_its_own_initial_weights_bit_for_bit(tmp_path: Path) -> None:
-    small = search(tmp_path)
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Every job that a search really hands to its engine."""
+    jobs: list[Job] = []
+    train = StackedEngine.train
+
+    def recording(engine: StackedEngine, stack: list[Job], checkpoint: Path, watch: Watch) -> list[Training]:
+        jobs.extend(stack)
+        return train(engine, stack, checkpoint, watch)
+
+    monkeypatch.setattr(StackedEngine, "train", recording)
+    return jobs
+
+
+@pytest.mark.parametrize("schedule", ["iterative", "oneshot"])
+def test_every_ticket_starts_from_its_own_initial_weights_bit_for_bit(
+    tmp_path: Path, trained: list[Job], schedule: str
+) -> None:
+    small = search(tmp_path, rounds=3, schedule=schedule)
+    small.run()
+    tickets = [job for job in trained if job.kind == "ticket"]
+    assert len(tickets) == 6
+    for job in tickets:
+        theta = small.theta(job.seed)
+        for name, value in job.start.items():
+            expected = np.where(job.masks[name], theta[name], np.float32(0)) if name in job.masks else theta[name]
+            assert value.tobytes() == expected.tobytes()
+
+
+def test_every_shuffle_that_is_trained_is_shuffled(tmp_path: Path, trained: list[Job]) -> None:
+    search(tmp_path).run()
+    tickets, shuffles = ([job for job in trained if job.kind == kind] for kind in ("ticket", "shuffle"))
+    for ticket, shuffle in zip(tickets, shuffles, strict=True):
+        assert ticket.seed == shuffle.seed
+        for name, mask in ticket.masks.items():
+            assert shuffle.masks[name].sum() == mask.sum()
+            assert (shuffle.masks[name] != mask).any()
+            assert ((shuffle.start[name] != 0) == shuffle.masks[name]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "first_round"),
+    [
+        ({}, [256, 102, 26]),
+        ({"output_prune_fraction": 0.5}, [256, 102, 16]),
+        ({"scope": "global"}, None),
+    ],
+)
+def test_every_scope_removes_exactly_its_quota(
+    tmp_path: Path, trained: list[Job], settings: dict[str, Any], first_round: list[int] | None
+) -> None:
+    small = search(tmp_path, **settings)
     rounds = small.run()
-    for seed in small.seeds:
-        theta = small.theta(seed)
-        masks = rounds[2].masks[seed]
-        for job in small._jobs({s: small.theta(s) for s in small.seeds}, rounds[2].masks, 2):
-            if job.seed == seed and job.kind == "ticket":
-                for name, value in job.start.items():
-                    expected = np.where(masks[name], theta[name], np.float32(0)) if name in masks else theta[name]
-                    assert value.tobytes() == expected.tobytes()
+    for number, live in enumerate(small.ladder()):
+        assert all(sum(int(mask.sum()) for mask in rounds[number].masks[seed].values()) == live for seed in small.seeds)
+    counts = [int(mask.sum()) for mask in trained[2].masks.values()]  # after two dense ones
+    assert first_round is None or counts == first_round
 
 
 def test_rewinding_to_a_step_starts_from_the_dense_weights_there(tmp_path: Path) -> None:

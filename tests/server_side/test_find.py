@@ -125,6 +125,9 @@ BAD: list[tuple[list[str], str]] = [
     (["--rewind-step", "60it"], "more than rewind_step"),
     (["--validation", "1000"], "leaves -680 of 320 samples"),
     (["--seeds", "0"], "seeds 0: must be at least 1"),
+    (["--prune-fraction", "0.001"], "would remove no weight"),
+    (["--prune-fraction", "0.999", "--output-prune-fraction", "0.999"], "take a smaller prune_fraction"),
+    (["--accelerator", "cuda"], "finds no CUDA device"),
     (["--model", "tests.server_side.test_find:raising"], "KeyError: 'width' (in "),
     (["--data", "tests.server_side.test_find:raising"], "KeyError: 'width' (in "),
 ]

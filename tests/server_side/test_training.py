@@ -148,6 +148,11 @@ def test_a_search_killed_at_any_moment_finds_the_same_ticket(tmp_path: Path) -> 
 def test_a_damaged_training_file_is_trained_again(tmp_path: Path) -> None:
     whole = search(tmp_path).run()
     (tmp_path / "rounds/01/seed0-ticket.npz").write_bytes(b"PK\x03\x04 cut short")
+    flipped = tmp_path / "rounds/01/seed1-ticket.npz"
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    flipped.write_bytes(content)
+    (tmp_path / "rounds/01/stack0.pt").write_bytes(b"damaged")
     again = search(tmp_path).run()
     expected = whole[1].trainings["seed0-ticket"].validation_loss
     assert again[1].trainings["seed0-ticket"].validation_loss.tobytes() == expected.tobytes()
