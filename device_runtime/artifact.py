@@ -17,12 +17,20 @@ from typing import Any
 from device_runtime import _core
 from device_runtime.errors import CorruptArtifact, InvalidInput
 
-OPTIMIZERS = {"sgd": 1, "adam": 2}
+OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 3}
+SCHEDULES = {"constant": 0, "step": 1, "cosine": 2, "linear": 3}
+LOSSES = {"cross_entropy": 1, "mse": 2, "bce": 3}
 KERNELS = {"auto": 0, "scalar": 1, "avx2": 2, "avx512": 3, "neon": 4}
 STARTS = {"init": 0, "trained": 1}
 
 _SECTIONS = {1: "card", 2: "recipe", 3: "input", 4: "graph", 5: "params", 6: "pattern", 7: "init", 8: "trained"}
-_CHOICES: dict[str, Mapping[str, int]] = {"optimizer": OPTIMIZERS, "kernels": KERNELS, "start": STARTS}
+_SECTIONS[9] = "class_weights"
+_CHOICES: dict[str, Mapping[str, int]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "kernels": KERNELS,
+    "start": STARTS,
+}
 
 Source = str | os.PathLike[str] | bytes
 
@@ -34,6 +42,7 @@ class ArtifactInfo:
     input_shape: tuple[int, ...]
     input_elements: int
     class_count: int
+    loss: str
     operators: tuple[str, ...]
     parameter_count: int
     has_trained: bool
@@ -71,6 +80,7 @@ def read_info(artifact: bytes) -> ArtifactInfo:
         input_shape=facts["input_shape"],
         input_elements=facts["input_elements"],
         class_count=facts["class_count"],
+        loss=_name(LOSSES, facts["loss"]),
         operators=tuple(_core.operators(artifact)),
         parameter_count=facts["parameter_count"],
         has_trained=facts["has_trained"],
@@ -131,14 +141,17 @@ def inspect(source: Source, **options: Any) -> dict[str, Any]:
         "batch": chosen.batch,
         "epochs": info.epochs,
     }
-    optimizer = next(name for name, code in OPTIMIZERS.items() if code == chosen.optimizer)
-    return result | optimizer_settings(optimizer, chosen) | {"card": dict(info.card)}
+    return result | optimizer_settings(_name(OPTIMIZERS, chosen.optimizer), chosen) | {"card": dict(info.card)}
 
 
 def optimizer_settings(optimizer: str, options: _core.Options) -> dict[str, Any]:
     """The optimizer's name and the settings that it reads, rounded as the float32 they are."""
     names = ["learning_rate", "weight_decay"] + (["momentum"] if optimizer == "sgd" else ["beta1", "beta2", "epsilon"])
     return {"optimizer": optimizer} | {name: float(f"{getattr(options, name):.7g}") for name in names}
+
+
+def _name(codes: Mapping[str, int], wanted: int) -> str:
+    return next(name for name, code in codes.items() if code == wanted)
 
 
 def _sections(artifact: bytes) -> dict[str, tuple[int, int]]:

@@ -33,30 +33,54 @@ tkt_status check_samples(const tkt_trainer *trainer, const float *samples, uint3
   return TKT_OK;
 }
 
-tkt_status check_batch(const tkt_trainer *trainer, const float *samples, const int32_t *labels, uint32_t count,
+tkt_status check_batch(const tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
                        const float *loss, tkt_error *error) {
   if (tkt_status status = check_samples(trainer, samples, count, error)) return status;
-  if (labels == nullptr) return null_argument(error, "labels");
+  if (targets == nullptr) return null_argument(error, "targets");
   if (loss == nullptr) return null_argument(error, "loss");
   if (count <= trainer->options.batch) return TKT_OK;
   return fail(error, TKT_INVALID_INPUT, "count is ", count, ", but the trainer was opened for batches of at most ",
               trainer->options.batch);
 }
 
-// Artifact and options together, then the arena they need.
-tkt_status plan(const void *bytes, size_t size, const tkt_options *options, Artifact *artifact, Arena *counted,
-                tkt_error *error) {
-  if (tkt_status status = read_artifact(bytes, size, artifact, error)) return status;
-  if (tkt_status status = check_options(options, *artifact, error)) return status;
-  lay_out(*artifact, *options, *counted);
-  return TKT_OK;
+// What a trainer will be, before there is one.
+struct Planned {
+  Artifact artifact;
+  tkt_options options;
+  MemoryPlan memory;
+  Arena counted;
+};
+
+// Smaller parts of a batch, down to single samples.
+uint32_t smaller_part(uint32_t part) {
+  if (part > 2 * kMaxLanes) return (part / 2 + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
+  return part > kMaxLanes ? kMaxLanes : part > 8 ? 8 : part > 4 ? 4 : 1;
+}
+
+// Artifact and options together, then the arena they need. Over the budget, and where the caller has not said how large
+// the parts are that a batch is worked through in, ever smaller ones are tried.
+tkt_status plan(const void *bytes, size_t size, const tkt_options *options, Planned *p, tkt_error *error) {
+  if (tkt_status status = read_artifact(bytes, size, &p->artifact, error)) return status;
+  if (tkt_status status = check_options(options, p->artifact, error)) return status;
+  p->options = *options;
+  for (;;) {
+    const uint32_t part = part_of(p->options);
+    if (!make_memory_plan(p->artifact, part, &p->memory)) {
+      return fail(error, TKT_BUDGET_EXCEEDED, "a buffer of the network has more than 2^28 floats with its padding");
+    }
+    p->counted = Arena();
+    lay_out(p->artifact, p->options, p->memory, p->counted);
+    const bool fits = options->budget_bytes == 0 || p->counted.total() <= options->budget_bytes;
+    if (fits || options->micro_batch != 0 || part == 1) return TKT_OK;
+    p->options.micro_batch = smaller_part(part);
+  }
 }
 
 tkt_status check_arena(const tkt_options &options, const void *arena, uint64_t arena_bytes, uint64_t needed,
                        tkt_error *error) {
   if (options.budget_bytes != 0 && needed > options.budget_bytes) {
     return fail(error, TKT_BUDGET_EXCEEDED, "the trainer needs ", needed, " bytes, but the budget is ",
-                options.budget_bytes, "; take a smaller batch, SGD instead of Adam, or a sparser ticket");
+                options.budget_bytes, "; take SGD instead of Adam, a sparser ticket, or a smaller batch or micro_batch if you set one");
   }
   if (arena == nullptr) return fail(error, TKT_INVALID_INPUT, "arena is NULL; give ", needed, " bytes of memory");
   if (reinterpret_cast<uintptr_t>(arena) % kCallerAlignment != 0) {
@@ -91,11 +115,13 @@ tkt_status tkt_inspect(const void *artifact, size_t artifact_bytes, tkt_info *in
   info->input_elements = a.graph.elements(0);
   info->input_rank = a.input.shape.rank;
   memcpy(info->input_shape, a.input.shape.extent, sizeof info->input_shape);
-  info->class_count = a.graph.class_count();
+  info->class_count = a.graph.output_count();
+  info->loss = a.graph.loss;
   info->node_count = a.graph.node_count;
   info->parameter_count = a.parameter_count;
   info->has_trained = a.trained != nullptr;
   info->card_bytes = card.bytes;
+  info->trained_count = a.trained_count;
   info->value_count = a.value_count;
   info->dense_count = a.dense_count;
   info->pruned_layer_live = a.pruned_layer_live;
@@ -125,47 +151,46 @@ tkt_status tkt_default_options(const void *artifact, size_t artifact_bytes, tkt_
 
 tkt_status tkt_arena_bytes(const void *artifact, size_t artifact_bytes, const tkt_options *options,
                            uint64_t *arena_bytes, tkt_error *error) {
-  Artifact a;
-  Arena counted;
+  Planned p;
   if (arena_bytes == nullptr) return null_argument(error, "arena_bytes");
-  if (tkt_status status = plan(artifact, artifact_bytes, options, &a, &counted, error)) return status;
-  *arena_bytes = counted.total();
+  if (tkt_status status = plan(artifact, artifact_bytes, options, &p, error)) return status;
+  *arena_bytes = p.counted.total();
   return TKT_OK;
 }
 
 tkt_status tkt_memory_plan(const void *artifact, size_t artifact_bytes, const tkt_options *options, tkt_memory *memory,
                            tkt_error *error) {
-  Artifact a;
-  Arena counted;
+  Planned p;
   if (tkt_status status = check_struct(memory, "memory", error)) return status;
-  if (tkt_status status = plan(artifact, artifact_bytes, options, &a, &counted, error)) return status;
+  if (tkt_status status = plan(artifact, artifact_bytes, options, &p, error)) return status;
   *memory = {};
   memory->struct_bytes = sizeof *memory;
-  memory->values = counted.used(kValues);
-  memory->gradients = counted.used(kGradients);
-  memory->optimizer = counted.used(kOptimizer);
-  memory->activations = counted.used(kActivations);
-  memory->index = counted.used(kIndex);
-  memory->bookkeeping = counted.used(kBookkeeping);
-  memory->total = counted.total();
+  memory->values = p.counted.used(kValues);
+  memory->gradients = p.counted.used(kGradients);
+  memory->optimizer = p.counted.used(kOptimizer);
+  memory->activations = p.counted.used(kActivations);
+  memory->index = p.counted.used(kIndex);
+  memory->bookkeeping = p.counted.used(kBookkeeping);
+  memory->micro_batch = part_of(p.options);
+  memory->total = p.counted.total();
   return TKT_OK;
 }
 
 tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const tkt_options *options, void *arena,
                     size_t arena_bytes, tkt_trainer **trainer, tkt_error *error) {
-  Artifact a;
-  Arena counted;
+  Planned p;
   if (trainer == nullptr) return null_argument(error, "trainer");
-  if (tkt_status status = plan(artifact, artifact_bytes, options, &a, &counted, error)) return status;
-  if (tkt_status status = check_arena(*options, arena, arena_bytes, counted.total(), error)) return status;
+  if (tkt_status status = plan(artifact, artifact_bytes, options, &p, error)) return status;
+  if (tkt_status status = check_arena(p.options, arena, arena_bytes, p.counted.total(), error)) return status;
   const Kernels *kernels = find_kernels(options->kernels);
   if (kernels == nullptr) {
     return fail(error, TKT_INVALID_INPUT, "kernels ", options->kernels,
                 " are not in this build or not for this processor; take 0 (AUTO) or 1 (SCALAR)");
   }
   Arena memory(arena);
-  *trainer = lay_out(a, *options, memory);
+  *trainer = lay_out(p.artifact, p.options, p.memory, memory);
   (*trainer)->kernels = kernels;
+  (*trainer)->lane_kernels = &kernels->lanes[lane_index((*trainer)->lanes)];
   return TKT_OK;
 }
 
@@ -179,32 +204,32 @@ tkt_status tkt_next_batch(tkt_trainer *trainer, uint32_t sample_count, uint32_t 
   return TKT_OK;
 }
 
-tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const int32_t *labels, uint32_t count,
+tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
                           float *loss, tkt_error *error) {
-  if (tkt_status status = check_batch(trainer, samples, labels, count, loss, error)) return status;
-  return train_step(*trainer, samples, labels, count, loss, error);
+  if (tkt_status status = check_batch(trainer, samples, targets, count, loss, error)) return status;
+  return train_step(*trainer, samples, targets, count, loss, error);
 }
 
-tkt_status tkt_compute_gradients(tkt_trainer *trainer, const float *samples, const int32_t *labels, uint32_t count,
+tkt_status tkt_compute_gradients(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
                                  float *loss, tkt_error *error) {
-  if (tkt_status status = check_batch(trainer, samples, labels, count, loss, error)) return status;
-  return compute_gradients(*trainer, samples, labels, count, loss, error);
+  if (tkt_status status = check_batch(trainer, samples, targets, count, loss, error)) return status;
+  return compute_gradients(*trainer, samples, targets, count, loss, error);
 }
 
-tkt_status tkt_evaluate(tkt_trainer *trainer, const float *samples, const int32_t *labels, uint32_t count,
+tkt_status tkt_evaluate(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
                         double *loss_sum, uint32_t *correct, tkt_error *error) {
   if (tkt_status status = check_samples(trainer, samples, count, error)) return status;
-  if (labels == nullptr) return null_argument(error, "labels");
+  if (targets == nullptr) return null_argument(error, "targets");
   if (loss_sum == nullptr) return null_argument(error, "loss_sum");
   if (correct == nullptr) return null_argument(error, "correct");
-  return evaluate(*trainer, samples, labels, count, loss_sum, correct, error);
+  return evaluate(*trainer, samples, targets, count, loss_sum, correct, error);
 }
 
-tkt_status tkt_predict(tkt_trainer *trainer, const float *samples, uint32_t count, float *probabilities,
+tkt_status tkt_predict(tkt_trainer *trainer, const float *samples, uint32_t count, float *outputs,
                        tkt_error *error) {
   if (tkt_status status = check_samples(trainer, samples, count, error)) return status;
-  if (probabilities == nullptr) return null_argument(error, "probabilities");
-  return predict(*trainer, samples, count, probabilities, error);
+  if (outputs == nullptr) return null_argument(error, "outputs");
+  return predict(*trainer, samples, count, outputs, error);
 }
 
 const float *tkt_values(const tkt_trainer *trainer) { return trainer ? trainer->values : nullptr; }

@@ -107,3 +107,13 @@ def _read_arrays(name: str, keys: tuple[str, ...]) -> dict[str, Array]:
         raise
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InvalidInput(f"'{name}' is no npz file of plain arrays ({error}); write it with numpy.savez") from error
+
+
+def check_targets(y: Array, count: int, outputs: int) -> NDArray[np.float32]:
+    """`y` as float32 (count, outputs); raises InvalidInput unless it is numbers of that shape, or (count,) for one."""
+    if y.dtype.kind not in "fiub":
+        raise InvalidInput(f"y has dtype {y.dtype}; give numbers")
+    shaped = y[:, None] if outputs == 1 and y.ndim == 1 else y
+    if shaped.shape != (count, outputs):
+        raise InvalidInput(f"y has shape {y.shape} but {count} samples take targets of shape ({count}, {outputs})")
+    return np.ascontiguousarray(shaped, np.float32)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from device_runtime import _core
 from device_runtime import checkpoint as files
 from device_runtime.artifact import KERNELS, ArtifactInfo, Source, make_options, read_artifact, read_info
-from device_runtime.data import check_labels, check_samples
+from device_runtime.data import check_labels, check_samples, check_targets
 from device_runtime.errors import InvalidInput
 
 Floats = NDArray[np.float32]
@@ -85,6 +85,15 @@ class Trainer:
         beta1: float | None = None,
         beta2: float | None = None,
         epsilon: float | None = None,
+        nesterov: bool | None = None,
+        label_smoothing: float | None = None,
+        clip_norm: float | None = None,
+        schedule: str | None = None,
+        warmup_steps: int | None = None,
+        schedule_steps: int | None = None,
+        schedule_factor: float | None = None,
+        micro_batch: int | None = None,
+        store_gradients: bool = False,
         seed: int = 0,
         budget_bytes: int | None = None,
         kernels: str = "auto",
@@ -92,7 +101,9 @@ class Trainer:
     ) -> Trainer:
         """A trainer at step 0 of the artifact `source`, a path or bytes. What is None comes from the artifact's recipe.
 
-        `optimizer` sgd or adam; `start` init or trained; `seed` fixes the sample order; `budget_bytes` caps the arena.
+        `optimizer` sgd, adam or adamw; `schedule` constant, step, cosine or linear; `start` init or trained; `seed` fixes
+        the sample order and dropout. Over `budget_bytes` a batch is worked through in ever smaller parts, `micro_batch`
+        samples each. Plain SGD keeps no gradients unless `store_gradients`.
         Raises CorruptArtifact, IncompatibleArtifact, UnsupportedOp, BudgetExceeded, InvalidInput, OSError.
         """
         artifact = read_artifact(source)
@@ -106,6 +117,15 @@ class Trainer:
             beta1=beta1,
             beta2=beta2,
             epsilon=epsilon,
+            nesterov=nesterov,
+            label_smoothing=label_smoothing,
+            clip_norm=clip_norm,
+            schedule=schedule,
+            warmup_steps=warmup_steps,
+            schedule_steps=schedule_steps,
+            schedule_factor=schedule_factor,
+            micro_batch=micro_batch,
+            store_gradients=store_gradients,
             seed=seed,
             budget_bytes=budget_bytes,
             kernels=kernels,
@@ -290,10 +310,12 @@ class Trainer:
     def _parts(self, count: int) -> list[slice]:
         return [slice(start, start + self._batch) for start in range(0, count, self._batch)]
 
-    def _checked(self, x: Array, y: Array) -> tuple[Array, NDArray[np.int32]]:
+    def _checked(self, x: Array, y: Array) -> tuple[Array, NDArray[np.int32] | Floats]:
         samples, labels = self._checked_samples(x), np.asarray(y)
-        check_labels(labels, len(samples), "y", self._info.class_count)
-        return samples, np.ascontiguousarray(labels, np.int32)
+        if self._info.loss == "cross_entropy":
+            check_labels(labels, len(samples), "y", self._info.class_count)
+            return samples, np.ascontiguousarray(labels, np.int32)
+        return samples, check_targets(labels, len(samples), self._info.class_count)
 
     def _checked_samples(self, x: Array) -> Array:
         samples = np.asarray(x)

@@ -9,7 +9,7 @@
 namespace tkt {
 namespace {
 
-constexpr uint32_t kRecipeBytes = 40, kMaxCardBytes = 1u << 20;
+constexpr uint32_t kRecipeBytes = 72, kMaxCardBytes = 1u << 20;
 
 tkt_status check_presence(const Container &file, tkt_error *error) {
   static const char *const names[] = {"CARD", "RECIPE", "INPUT", "GRAPH", "PARAMS", "PATTERN", "INIT"};
@@ -26,14 +26,21 @@ tkt_status read_recipe(const Section &section, Recipe *recipe, tkt_error *error)
     return corrupt(error, "RECIPE has ", section.bytes, " bytes instead of ", kRecipeBytes);
   }
   memcpy(recipe, section.data, sizeof *recipe);
-  if (recipe->optimizer != TKT_SGD && recipe->optimizer != TKT_ADAM) {
+  if (recipe->optimizer < TKT_SGD || recipe->optimizer > TKT_ADAMW) {
     return fail(error, TKT_UNSUPPORTED_OP, "optimizer ", recipe->optimizer,
-                " of the recipe is unknown to this runtime; update the runtime or export with 1 (SGD) or 2 (Adam)");
+                " of the recipe is unknown to this runtime; update the runtime or export with 1 (SGD), 2 (Adam) or 3 "
+                "(AdamW)");
+  }
+  if (recipe->schedule > TKT_SCHEDULE_LINEAR) {
+    return fail(error, TKT_UNSUPPORTED_OP, "schedule ", recipe->schedule,
+                " of the recipe is unknown to this runtime; update the runtime or export with 0 (constant), 1 (step), 2 "
+                "(cosine) or 3 (linear)");
   }
   tkt_options options = options_from(*recipe);
   tkt_error reason;
-  if (recipe->reserved != 0 || check_ranges(options, &reason) != TKT_OK) {
-    return corrupt(error, "RECIPE: ", recipe->reserved != 0 ? "the reserved word is not 0" : reason.text);
+  const bool reserved = recipe->reserved[0] != 0 || recipe->reserved[1] != 0;
+  if (reserved || check_ranges(options, &reason) != TKT_OK) {
+    return corrupt(error, "RECIPE: ", reserved ? "a reserved word is not 0" : reason.text);
   }
   return TKT_OK;
 }
@@ -72,7 +79,46 @@ tkt_status read_values(const Section &section, const char *name, uint32_t count,
   return TKT_OK;
 }
 
+tkt_status check_state(const Artifact &a, const uint8_t *values, const char *name, tkt_error *error) {
+  if (!has_negative_variance(a, values)) return TKT_OK;
+  return corrupt(error, name, " holds a running variance below 0");
+}
+
+tkt_status read_class_weights(Artifact *a, tkt_error *error) {
+  const Section section = a->file.find(kClassWeights);
+  a->class_weights = nullptr;
+  if (section.data == nullptr) return TKT_OK;
+  const uint32_t classes = a->graph.output_count();
+  if (a->graph.loss != kCrossEntropy) return corrupt(error, "CLASS_WEIGHTS belong to cross-entropy alone");
+  if (section.bytes != 4 * uint64_t(classes) || !all_finite(section.data, classes)) {
+    return corrupt(error, "CLASS_WEIGHTS do not hold a finite number for each of ", classes, " classes");
+  }
+  const float *weights = reinterpret_cast<const float *>(section.data);
+  bool any = false;
+  for (uint32_t c = 0; c < classes; ++c) {
+    if (weights[c] < 0) return corrupt(error, "CLASS_WEIGHTS: the weight of class ", c, " is below 0");
+    any |= weights[c] > 0;
+  }
+  if (!any) return corrupt(error, "CLASS_WEIGHTS are all 0");
+  a->class_weights = weights;
+  return TKT_OK;
+}
+
 }  // namespace
+
+bool has_negative_variance(const Artifact &a, const uint8_t *values) {
+  uint32_t first = 0;
+  for (uint32_t param = 0; param < a.parameter_count; ++param) {
+    const uint32_t count = a.matrix(param).nnz;
+    if (first >= a.trained_count && is_variance(a, param)) {
+      for (uint32_t k = first; k < first + count; ++k) {
+        if (load<float>(values + 4 * size_t(k)) < 0) return true;
+      }
+    }
+    first += count;
+  }
+  return false;
+}
 
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error) {
   if (bytes == nullptr) return fail(error, TKT_INVALID_INPUT, "artifact is NULL; give the bytes of a .tkt file");
@@ -87,9 +133,13 @@ tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt
   if (tkt_status status = read_params(&a, error)) return status;
   if (tkt_status status = read_graph(&a, error)) return status;
   if (tkt_status status = read_values(a.file.find(kInit), "INIT", a.value_count, &a.init, error)) return status;
+  if (tkt_status status = check_state(a, a.init, "INIT", error)) return status;
+  if (tkt_status status = read_class_weights(&a, error)) return status;
   Section trained = a.file.find(kTrained);
   a.trained = nullptr;
-  return trained.data == nullptr ? TKT_OK : read_values(trained, "TRAINED", a.value_count, &a.trained, error);
+  if (trained.data == nullptr) return TKT_OK;
+  if (tkt_status status = read_values(trained, "TRAINED", a.value_count, &a.trained, error)) return status;
+  return check_state(a, a.trained, "TRAINED", error);
 }
 
 }  // namespace tkt

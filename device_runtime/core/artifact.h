@@ -10,15 +10,24 @@
 
 namespace tkt {
 
-enum SectionKind : uint32_t { kCard = 1, kRecipe, kInput, kGraph, kParams, kPattern, kInit, kTrained };
+enum SectionKind : uint32_t { kCard = 1, kRecipe, kInput, kGraph, kParams, kPattern, kInit, kTrained, kClassWeights };
 
-constexpr uint32_t kMaxNodes = 4096;
+enum LossCode : uint32_t { kCrossEntropy = 1, kMeanSquaredError, kBinaryCrossEntropy };
+
+#if !defined(TKT_MAX_NODES)  // planning takes about 90 bytes of stack a node
+#define TKT_MAX_NODES 1024
+#endif
+constexpr uint32_t kMaxNodes = TKT_MAX_NODES;
 constexpr uint32_t kMaxParameters = 4096;
 
 struct Recipe {
   uint32_t optimizer, batch;
   float learning_rate, momentum, weight_decay, beta1, beta2, epsilon;
-  uint32_t epochs, reserved;
+  uint32_t epochs, nesterov;
+  float label_smoothing, clip_norm;
+  uint32_t schedule, warmup_steps, schedule_steps;
+  float schedule_factor;
+  uint32_t reserved[2];
 };
 
 struct Shape {
@@ -42,6 +51,8 @@ struct Matrix {
   const uint32_t *columns32;  // [nnz]
 
   bool dense() const { return row_ptr == nullptr; }
+  bool is_vector(uint32_t elements) const { return dense() && rows == elements && cols == 1; }
+  uint32_t row_begin(uint32_t row) const { return row_ptr ? row_ptr[row] : row * cols; }
 };
 
 struct Node {
@@ -52,11 +63,11 @@ struct Node {
 
 struct Graph {
   const uint8_t *bytes;
-  uint32_t size, buffer_count, node_count;
+  uint32_t size, buffer_count, node_count, loss;
 
   Shape shape(uint32_t buffer) const;
   uint32_t elements(uint32_t buffer) const { return shape(buffer).elements(); }
-  uint32_t class_count() const { return elements(buffer_count - 1); }
+  uint32_t output_count() const { return elements(buffer_count - 1); }
 };
 
 // The nodes in order; stays inside GRAPH also while that is not checked yet.
@@ -77,12 +88,16 @@ struct Artifact {
   InputSpec input;
   Graph graph;
   Section params, pattern;
-  uint32_t parameter_count, value_count;
+  uint32_t parameter_count, value_count, trained_count;  // values before the first state parameter
   uint64_t dense_count, pruned_layer_live, pruned_layer_weights;
   const uint8_t *init, *trained;  // f32[value_count]; trained may be nullptr
+  const float *class_weights;     // [output_count], or nullptr
 
   Matrix matrix(uint32_t param) const;
 };
+
+// Of f32[value_count]; no trainer may start from such values.
+bool has_negative_variance(const Artifact &artifact, const uint8_t *values);
 
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error);
 

@@ -12,6 +12,9 @@ bool read_shape(const uint8_t *record, Shape *shape);
 tkt_status read_params(Artifact *artifact, tkt_error *error);
 tkt_status read_graph(Artifact *artifact, tkt_error *error);  // after read_params and the input
 
+// True for a parameter that some node uses as its running variance. After read_graph.
+bool is_variance(const Artifact &artifact, uint32_t param);
+
 template <typename... Pieces>
 tkt_status corrupt(tkt_error *error, const Pieces &...pieces) {
   return fail(error, TKT_CORRUPT_ARTIFACT, pieces..., "; export the artifact again");

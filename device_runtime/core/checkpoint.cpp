@@ -22,7 +22,13 @@ struct State {
 };
 static_assert(sizeof(State) == 64, "STATE has 64 bytes");
 
-uint32_t array_bytes(const tkt_trainer &trainer) { return trainer.value_count * uint32_t(sizeof(float)); }
+// Of the values, and of each array of the optimizer.
+uint32_t array_count(const tkt_trainer &trainer, uint32_t array) {
+  return array == 0 ? trainer.value_count : trainer.trained_count;
+}
+uint32_t array_bytes(const tkt_trainer &trainer, uint32_t array) {
+  return array_count(trainer, array) * uint32_t(sizeof(float));
+}
 
 // Values and moments, `*count` of them.
 struct Arrays {
@@ -44,7 +50,7 @@ CheckpointSections sections_of(const tkt_trainer &trainer, const State &state) {
   CheckpointSections s = {};
   s.at[0] = {kState, sizeof state, reinterpret_cast<const uint8_t *>(&state)};
   for (uint32_t i = 0; i < arrays.count; ++i) {
-    s.at[1 + i] = {kCheckpointValues + i, array_bytes(trainer), reinterpret_cast<const uint8_t *>(arrays.at[i])};
+    s.at[1 + i] = {kCheckpointValues + i, array_bytes(trainer, i), reinterpret_cast<const uint8_t *>(arrays.at[i])};
   }
   s.count = 1 + arrays.count;
   return s;
@@ -75,7 +81,7 @@ tkt_status read_state(const Container &file, State *state, tkt_error *error) {
   Section section = file.find(kState);
   if (section.data == nullptr || section.bytes != sizeof *state) return corrupt_checkpoint(error, "has no sound STATE");
   memcpy(state, section.data, sizeof *state);
-  bool known = state->optimizer == TKT_SGD || state->optimizer == TKT_ADAM;
+  bool known = state->optimizer >= TKT_SGD && state->optimizer <= TKT_ADAMW;
   bool sound = known && state->moment_count <= 2 && state->reserved == 0 && finite_power(state->beta1_power) &&
                finite_power(state->beta2_power);
   return sound ? TKT_OK : corrupt_checkpoint(error, "has a field in STATE that may not be");
@@ -87,13 +93,17 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
     return corrupt_checkpoint(error, "has ", state.value_count, " values, but the ticket has ", trainer.value_count);
   }
   for (uint32_t kind = kCheckpointValues; kind <= kMoment2; ++kind) {
+    const uint32_t array = kind - kCheckpointValues;
     Section section = file.find(kind);
     bool announced = kind <= kCheckpointValues + state.moment_count;
-    bool sound = announced ? section.data != nullptr && section.bytes == array_bytes(trainer) : section.data == nullptr;
+    bool sound = announced ? section.data != nullptr && section.bytes == array_bytes(trainer, array) : section.data == nullptr;
     if (!sound) return corrupt_checkpoint(error, "lacks section ", kind, " or has it in excess");
-    if (announced && !all_finite(section.data, state.value_count)) {
+    if (announced && !all_finite(section.data, array_count(trainer, array))) {
       return corrupt_checkpoint(error, "has a value in section ", kind, " that is not finite");
     }
+  }
+  if (has_negative_variance(trainer.artifact, file.find(kCheckpointValues).data)) {
+    return corrupt_checkpoint(error, "has a running variance below 0");
   }
   return TKT_OK;
 }
@@ -127,7 +137,7 @@ tkt_status save(const tkt_trainer &trainer, void *checkpoint, size_t capacity, t
   if (tkt_status status = check_room("checkpoint", checkpoint, capacity, bytes, error)) return status;
   const Arrays arrays = arrays_of(trainer);
   for (uint32_t i = 0; i < arrays.count; ++i) {
-    if (tkt_status status = check_finite("checkpoint", trainer, arrays.at[i], error)) return status;
+    if (tkt_status status = check_finite("checkpoint", trainer, arrays.at[i], array_count(trainer, i), error)) return status;
   }
   write_container(kCheckpointFile, 0, trainer.artifact.file.ticket_hash(), s.at, s.count,
                   static_cast<uint8_t *>(checkpoint));
@@ -145,7 +155,7 @@ tkt_status restore(tkt_trainer &trainer, const void *checkpoint, size_t size, tk
   if (tkt_status status = check_optimizer(trainer, state, error)) return status;
   float *const arrays[3] = {trainer.values, trainer.moment1, trainer.moment2};
   for (uint32_t i = 0; i <= state.moment_count; ++i) {
-    memcpy(arrays[i], file.find(kCheckpointValues + i).data, array_bytes(trainer));
+    memcpy(arrays[i], file.find(kCheckpointValues + i).data, array_bytes(trainer, i));
   }
   trainer.progress = {state.step, state.epoch, state.seed, state.position, state.beta1_power, state.beta2_power};
   return TKT_OK;

@@ -43,8 +43,9 @@ tkt_status check_room(const char *what, const void *to, size_t capacity, uint64_
   return fail(error, TKT_INVALID_INPUT, "capacity is ", capacity, " bytes, but the ", what, " has ", needed);
 }
 
-tkt_status check_finite(const char *what, const tkt_trainer &trainer, const float *values, tkt_error *error) {
-  if (trainer.kernels->all_finite(values, trainer.padded_count)) return TKT_OK;
+tkt_status check_finite(const char *what, const tkt_trainer &trainer, const float *values, uint32_t count,
+                        tkt_error *error) {
+  if (trainer.kernels->all_finite(values, count)) return TKT_OK;
   return fail(error, TKT_NON_FINITE_LOSS, "training has diverged: a value is not finite, so no ", what,
               " is written; reset the trainer or restore an earlier checkpoint");
 }
@@ -61,7 +62,7 @@ tkt_status export_artifact(const tkt_trainer &trainer, void *artifact, size_t ca
   }
   const uint64_t bytes = container_bytes(s.at, s.count);
   if (tkt_status status = check_room("artifact", artifact, capacity, bytes, error)) return status;
-  if (tkt_status status = check_finite("artifact", trainer, trainer.values, error)) return status;
+  if (tkt_status status = check_finite("artifact", trainer, trainer.values, trainer.value_count, error)) return status;
   const Container &file = trainer.artifact.file;
   write_container(kArtifactFile, file.version_minor, file.ticket_hash(), s.at, s.count,
                   static_cast<uint8_t *>(artifact));

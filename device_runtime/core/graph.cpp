@@ -6,18 +6,19 @@
 namespace tkt {
 namespace {
 
-constexpr uint32_t kHeadBytes = 16, kShapeBytes = 20, kNodeBytes = 8, kCrossEntropy = 1;
+constexpr uint32_t kHeadBytes = 16, kShapeBytes = 20, kNodeBytes = 8;
 constexpr uint64_t kMaxBufferElements = 1u << 24;
 
 uint64_t nodes_offset(uint32_t buffer_count) { return kHeadBytes + kShapeBytes * uint64_t(buffer_count); }
 
 tkt_status check_head(const Section &section, Graph *graph, tkt_error *error) {
   if (section.bytes < kHeadBytes) return corrupt(error, "GRAPH has ", section.bytes, " bytes, too few");
-  *graph = {section.data, section.bytes, load_u32(section.data), load_u32(section.data + 4)};
-  uint32_t loss = load_u32(section.data + 8);
-  if (loss != kCrossEntropy) {
-    return fail(error, TKT_UNSUPPORTED_OP, "loss ", loss,
-                " is unknown to this runtime; update the runtime or export with 1 (cross-entropy)");
+  *graph = {section.data, section.bytes, load_u32(section.data), load_u32(section.data + 4),
+            load_u32(section.data + 8)};
+  if (graph->loss < kCrossEntropy || graph->loss > kBinaryCrossEntropy) {
+    return fail(error, TKT_UNSUPPORTED_OP, "loss ", graph->loss,
+                " is unknown to this runtime; update the runtime or export with 1 (cross-entropy), 2 (mean squared "
+                "error) or 3 (binary cross-entropy)");
   }
   if (graph->node_count < 1 || graph->node_count > kMaxNodes || graph->buffer_count != graph->node_count + 1 ||
       load_u32(section.data + 12) != 0 || nodes_offset(graph->buffer_count) > section.bytes) {
@@ -36,9 +37,10 @@ tkt_status check_buffers(const Artifact &a, tkt_error *error) {
   }
   Shape input = a.graph.shape(0), output = a.graph.shape(a.graph.buffer_count - 1);
   if (memcmp(&input, &a.input.shape, sizeof input) != 0) return corrupt(error, "buffer 0 has not the shape of INPUT");
-  if (output.rank != 1 || output.elements() < 2) {
+  const uint32_t least = a.graph.loss == kCrossEntropy ? 2 : 1;
+  if (output.rank != 1 || output.elements() < least) {
     return corrupt(error, "the output has rank ", output.rank, " and ", output.elements(),
-                   " elements; a score for each of at least 2 classes is needed");
+                   " elements; rank 1 and at least ", least, " are needed by the loss");
   }
   return TKT_OK;
 }
@@ -46,7 +48,8 @@ tkt_status check_buffers(const Artifact &a, tkt_error *error) {
 using Buffers = NumberSet<kMaxNodes + 1>;
 using Parameters = NumberSet<kMaxParameters>;
 
-tkt_status check_node(const Artifact &a, const Node &node, Buffers *read, Parameters *used, tkt_error *error) {
+tkt_status check_node(const Artifact &a, const Node &node, Buffers *read, Parameters *used, Parameters *state,
+                      tkt_error *error) {
   const Operator *op = find_operator(node.op);
   if (op == nullptr) {
     return fail(error, TKT_UNSUPPORTED_OP, "operator ", unsigned(node.op), " of node ", node.index,
@@ -65,10 +68,31 @@ tkt_status check_node(const Artifact &a, const Node &node, Buffers *read, Parame
     }
     used->add(param);
   }
+  if (node.param_count >= op->min_params && node.param_count <= op->max_params) {
+    for (uint32_t i = 0; i < node.param_count; ++i) {
+      if (i + op->state_params >= node.param_count) state->add(node.params[i]);
+    }
+  }
   if (const char *rule = broken_rule(*op, a, node)) {
     return corrupt(error, "node ", node.index, " (", op->name, ") ", rule);
   }
   return TKT_OK;
+}
+
+// State parameters come last.
+tkt_status count_trained(Artifact *a, const Parameters &state, tkt_error *error) {
+  a->trained_count = 0;
+  bool state_seen = false;
+  for (uint32_t param = 0; param < a->parameter_count; ++param) {
+    if (state.has(param)) {
+      state_seen = true;
+    } else if (state_seen) {
+      return corrupt(error, "parameter ", param, " is trained, but comes after a state parameter");
+    } else {
+      a->trained_count += a->matrix(param).nnz;
+    }
+  }
+  return a->trained_count > 0 ? TKT_OK : corrupt(error, "no parameter is trained");
 }
 
 }  // namespace
@@ -110,16 +134,25 @@ bool Nodes::next(Node *node) {
 
 bool Nodes::at_end() const { return index_ == graph_.node_count && offset_ == graph_.size; }
 
+bool is_variance(const Artifact &artifact, uint32_t param) {
+  Node node;
+  for (Nodes nodes(artifact.graph); nodes.next(&node);) {
+    const uint32_t state = find_operator(node.op)->state_params;
+    if (state > 0 && node.params[node.param_count - 1] == param) return true;
+  }
+  return false;
+}
+
 tkt_status read_graph(Artifact *artifact, tkt_error *error) {
   Artifact &a = *artifact;
   if (tkt_status status = check_head(a.file.find(kGraph), &a.graph, error)) return status;
   if (tkt_status status = check_buffers(a, error)) return status;
   Buffers read;
-  Parameters used;
+  Parameters used, state;
   Node node;
   Nodes nodes(a.graph);
   while (nodes.next(&node)) {
-    if (tkt_status status = check_node(a, node, &read, &used, error)) return status;
+    if (tkt_status status = check_node(a, node, &read, &used, &state, error)) return status;
   }
   if (!nodes.at_end()) return corrupt(error, "GRAPH does not end with its last node");
   for (uint32_t buffer = 0; buffer + 1 < a.graph.buffer_count; ++buffer) {
@@ -128,7 +161,7 @@ tkt_status read_graph(Artifact *artifact, tkt_error *error) {
   for (uint32_t param = 0; param < a.parameter_count; ++param) {
     if (!used.has(param)) return corrupt(error, "parameter ", param, " is used by no node");
   }
-  return TKT_OK;
+  return count_trained(&a, state, error);
 }
 
 }  // namespace tkt

@@ -1,58 +1,175 @@
-// The arithmetic of FORMAT.md as a table of functions, one table an instruction set. All of them give the same bits.
+// The arithmetic of FORMAT.md as tables of functions: one table an instruction set, and in it one for each number of lanes.
+// All instruction sets give the same bits.
 //
-// A buffer is (groups, elements, 16): 16 samples side by side, element after element, group after group, 64-byte
-// aligned. The last group may hold fewer samples; what its other lanes hold is finite for finite input and never used.
+// Buffers are as in place.h, 64-byte aligned. Lanes beyond the last sample hold a copy of it, and gradients of 0.
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/artifact.h"
+#include "core/place.h"
 
 namespace tkt {
 
-constexpr uint32_t kLanes = 16;
+constexpr uint32_t kMaxLanes = 16, kLaneCounts = 4;
 
-inline uint32_t groups_of(uint32_t samples) { return (samples + kLanes - 1) / kLanes; }
+// Samples side by side: as few as hold the batch, so that a batch of one costs no memory for fifteen others.
+inline uint32_t lanes_for(uint32_t batch) { return batch == 1 ? 1 : batch <= 4 ? 4 : batch <= 8 ? 8 : kMaxLanes; }
+inline uint32_t lane_index(uint32_t lanes) { return lanes == 1 ? 0 : lanes == 4 ? 1 : lanes == 8 ? 2 : 3; }
 
-struct AdamStep {
-  float weight_decay, beta1, beta2, one_minus_beta1, one_minus_beta2, step_size, inverse_sqrt, epsilon;
+// Data or gradient of a buffer for the batch at work; group g begins at data + g * group_stride.
+struct Tensor {
+  float *data;
+  size_t group_stride;  // floats
+  Place place;
+};
+
+// Rows of a transposed matrix: entry k has the weight values[from[k]] and reads the source that `codes` names. Narrow
+// indices where both fit.
+struct Transposed {
+  uint32_t rows, nnz;
+  const uint32_t *row_ptr;           // [rows + 1]
+  const uint16_t *from16, *codes16;  // [nnz], or
+  const uint32_t *from32, *codes32;  // [nnz]
+};
+
+// A correlation over images, all distances in vectors:
+//   y[row][j][i] = start + sum over the row's entries of w * x[base(row) + offsets[code] + j * in_row + i * in_column]
+// for j < height, i < width, where start is bias[row], or what y holds if `accumulate`. The entries are those of `weight`
+// or, if it is nullptr, of `transposed`.
+struct Correlation {
+  const Matrix *weight;
+  const Transposed *transposed;
+  uint32_t first_row, rows;      // of the matrix; `row` above counts from first_row
+  const float *values, *bias;
+  const int32_t *offsets;        // [code]
+  uint32_t rows_per_base;        // base(row) = (first_row + row) / rows_per_base * base_step
+  uint32_t base_step;
+  uint32_t height, width;
+  uint32_t strip;                // lines worked on at a time, so that what they read stays in the cache
+  uint32_t block;                // codes at a time in the weight gradient, for the same reason
+  int32_t in_origin;
+  uint32_t in_row, in_column;
+  uint32_t out_origin, out_plane, out_row, out_column;
+  bool accumulate;
+};
+
+// Kernel, stride and padding of pooling, along both axes.
+struct Window {
+  uint32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
 };
 
 struct SgdStep {
   float weight_decay, momentum, minus_learning_rate;
+  bool nesterov;
+};
+
+struct AdamStep {
+  float weight_decay, keep;  // L2 into the gradient; what decoupled decay leaves of a weight, 1 without
+  float beta1, beta2, one_minus_beta1, one_minus_beta2, step_size, inverse_sqrt, epsilon;
+};
+
+// What batch normalisation does to one channel.
+struct ChannelScale {
+  float mean, scale, shift;  // y = (x - mean) * scale + shift
+};
+struct ChannelGradient {
+  float mean, scale, constant, slope;  // dx = scale * (dy - constant - (x - mean) * slope)
+};
+
+// Normalisation of `width` consecutive elements, `count` times a sample. weight and bias may be nullptr; `saved` keeps mean
+// and 1 / deviation, (groups, count, 2, lanes).
+struct LayerNorm {
+  uint32_t count, width;
+  const float *weight, *bias;
+  float epsilon;
+  float *saved;
+};
+
+// Functions of one element, with their derivative by what the backward pass keeps.
+enum UnaryOp : uint32_t { kRelu, kLeakyRelu, kRelu6, kHardswish, kSigmoid, kTanh, kGelu, kGeluTanh, kUnaryOps };
+
+struct Unary {
+  void (*forward)(const float *x, float *y, size_t count, float attribute);
+  // dx = dy f'(kept), or dx += if `accumulate`; kept is y where the operator table says so, else x.
+  void (*backward)(const float *kept, const float *dy, float *dx, size_t count, float attribute, bool accumulate);
+};
+
+// For one number of lanes.
+struct LaneKernels {
+  uint32_t lanes;
+
+  // samples (count, elements) row-major -> normalised buffer; false if a normalised value is not finite.
+  bool (*ingest)(const float *samples, uint32_t count, const InputSpec &input, const Tensor &x);
+
+  // y = W x + bias for the rows [first, last). bias (rows) may be nullptr. x and y are flat.
+  void (*product)(const Matrix &weight, const float *values, const float *bias, const Tensor &x, const Tensor &y,
+                  uint32_t groups, uint32_t first, uint32_t last);
+
+  // dx = W^T dy, or dx += W^T dy if `accumulate`, for elements [first, last) of dx; the second for a dense W.
+  void (*transposed_product)(const Transposed &weight, const float *values, const Tensor &dy, const Tensor &dx,
+                             uint32_t groups, bool accumulate, uint32_t first, uint32_t last);
+  void (*dense_transposed_product)(const Matrix &weight, const float *values, const Tensor &dy, const Tensor &dx,
+                                   uint32_t groups, bool accumulate, uint32_t first, uint32_t last);
+  // dx += W^T dy in the order of W's rows.
+  void (*scatter_product)(const Matrix &weight, const float *values, const Tensor &dy, const Tensor &dx,
+                          uint32_t groups);
+
+  // Gradients of the entries of rows [first, last), the first at out[0]; up to 15 floats behind them may be written.
+  void (*weight_gradient)(const Matrix &weight, const Tensor &dy, const Tensor &x, uint32_t groups, uint32_t first,
+                          uint32_t last, float *out);
+
+  void (*correlate)(const Correlation &c, const Tensor &x, const Tensor &y, uint32_t groups);
+  // dx += by the entries of `weight`; the correlation is the forward one, with dx in place of x and dy in place of y.
+  void (*scatter_correlation)(const Correlation &c, const Tensor &dy, const Tensor &dx, uint32_t groups);
+  void (*correlation_gradient)(const Correlation &c, const Tensor &x, const Tensor &dy, uint32_t groups, float *out);
+
+  // out[c - first] = the sum of channel c over positions and samples.
+  void (*channel_sums)(const Tensor &t, uint32_t groups, uint32_t first, uint32_t last, float *out);
+
+  // Of one channel: the sum of x; of (x - mean)^2; of dy (x - mean). Samples beyond the last do not count.
+  float (*sum)(const Tensor &x, uint32_t samples, uint32_t channel);
+  float (*sum_of_squares)(const Tensor &x, uint32_t samples, uint32_t channel, float mean);
+  float (*sum_of_products)(const Tensor &x, const Tensor &dy, uint32_t samples, uint32_t channel, float mean);
+
+  // y and dx have zeros outside what they write. The gradient goes to the first of equal largest elements.
+  void (*max_pool)(const Window &w, const Tensor &x, const Tensor &y, uint32_t groups);
+  void (*max_pool_gradient)(const Window &w, const Tensor &x, const Tensor &y, const Tensor &dy, const Tensor &dx,
+                            uint32_t groups);
+  void (*average_pool)(const Window &w, bool count_padding, const Tensor &x, const Tensor &y, uint32_t groups);
+  void (*average_pool_gradient)(const Window &w, bool count_padding, const Tensor &dy, const Tensor &dx,
+                                uint32_t groups);
+  void (*global_average)(const Tensor &x, const Tensor &y, uint32_t groups);
+  void (*global_average_gradient)(const Tensor &dy, const Tensor &dx, uint32_t groups, bool accumulate);
+
+  void (*layer_norm)(const LayerNorm &n, const Tensor &x, const Tensor &y, uint32_t groups);
+  void (*layer_norm_gradient)(const LayerNorm &n, const Tensor &x, const Tensor &dy, const Tensor &dx, uint32_t groups,
+                              bool accumulate);
+  // Gradients of elements [first, last) of the weight or, with `bias`, of the bias.
+  void (*layer_norm_sums)(const LayerNorm &n, const Tensor &x, const Tensor &dy, uint32_t groups, bool bias,
+                          uint32_t first, uint32_t last, float *out);
+
+  // One group of (classes, lanes): exponentials, their maximum and sum per sample.
+  void (*softmax)(const float *z, uint32_t classes, float *exponentials, float *maximum, float *sum);
 };
 
 struct Kernels {
   uint32_t name;  // tkt_kernels
+  LaneKernels lanes[kLaneCounts];
+  Unary unary[kUnaryOps];
 
-  // samples (count, elements) row-major -> normalised buffer; false if a normalised value is not finite.
-  bool (*ingest)(const float *samples, uint32_t count, const InputSpec &input, float *x);
+  void (*add)(const float *a, const float *b, float *y, size_t count);
+  void (*multiply)(const float *a, const float *b, float *y, size_t count, bool accumulate);
+  void (*scale_channel)(const ChannelScale &c, const float *x, float *y, size_t count);
+  void (*scale_channel_gradient)(const ChannelGradient &c, const float *x, const float *dy, float *dx, size_t count,
+                                 bool accumulate);
+  void (*scale)(float factor, float *values, size_t count);
 
-  // y = W x + bias, or y += W x if `accumulate`. bias (rows) may be nullptr.
-  void (*product)(const Matrix &weight, const float *values, const float *bias, const float *x, float *y,
-                  uint32_t groups, bool accumulate);
-
-  // dx = W^T dy, or dx += W^T dy, for a dense W.
-  void (*dense_transposed_product)(const Matrix &weight, const float *values, const float *dy, float *dx,
-                                   uint32_t groups, bool accumulate);
-
-  // gradients (nnz) of W over `samples` samples.
-  void (*weight_gradient)(const Matrix &weight, const float *dy, const float *x, uint32_t samples, float *gradients);
-  void (*bias_gradient)(uint32_t rows, const float *dy, uint32_t samples, float *gradients);
-
-  // Over `count` floats of buffers, a multiple of 16.
-  void (*relu)(const float *x, float *y, uint64_t count);
-  void (*relu_gradient)(const float *y, const float *dy, float *dx, uint64_t count, bool accumulate);
-  void (*add)(const float *a, const float *b, float *y, uint64_t count);
-
-  // One group: exponentials (classes, 16), their maximum, sum and logf(sum) per sample.
-  void (*softmax)(const float *z, uint32_t classes, float *exponentials, float *maximum, float *sum, float *log_sum);
-
-  // Over arrays padded to a multiple of 16 with zeros, which stay zeros.
-  bool (*all_finite)(const float *values, uint32_t count);
-  void (*sgd)(const SgdStep &step, float *values, const float *gradients, float *velocity, uint32_t count);
+  bool (*all_finite)(const float *values, size_t count);
+  void (*sgd)(const SgdStep &step, float *values, const float *gradients, float *velocity, size_t count);
   void (*adam)(const AdamStep &step, float *values, const float *gradients, float *moment1, float *moment2,
-               uint32_t count);
+               size_t count);
 };
 
 // nullptr if this build or this processor has not the kernels asked for. AUTO always finds some.

@@ -1,6 +1,20 @@
 // The kernels compiled for AVX-512F; the build gives this file alone its instruction set.
 #if defined(__AVX512F__)
-#include "core/v16_avx512.h"
+#include "core/registers_avx512.h"
+
+namespace tkt {
+namespace {
+
+using V1 = Vec<Scalar, 1>;
+using V4 = Vec<Xmm, 1>;
+using V8 = Vec<Ymm, 1>;
+
+constexpr uint32_t kGroupsAtOnce = 2;     // four chains of two groups: 8 accumulators
+constexpr uint32_t kNonzerosAtOnce = 16;  // 16 accumulators
+constexpr uint32_t kTilesAtOnce = 16;     // likewise
+
+}  // namespace
+}  // namespace tkt
 
 #include "core/kernels.inl"
 

@@ -1,6 +1,21 @@
-// The kernels compiled for NEON, which every aarch64 processor has; the build gives this file alone its instruction set.
+// The kernels compiled for NEON on aarch64; the build gives this file alone its instruction set.
 #if defined(__aarch64__)
-#include "core/v16_neon.h"
+#include "core/registers_neon.h"
+
+namespace tkt {
+namespace {
+
+using V1 = Vec<Scalar, 1>;
+using V4 = Vec<Quad, 1>;
+using V8 = Vec<Quad, 2>;
+using V16 = Vec<Quad, 4>;
+
+constexpr uint32_t kGroupsAtOnce = 1;    // four chains of four registers: 16 accumulators
+constexpr uint32_t kNonzerosAtOnce = 4;  // likewise
+constexpr uint32_t kTilesAtOnce = 4;     // likewise
+
+}  // namespace
+}  // namespace tkt
 
 #include "core/kernels.inl"
 

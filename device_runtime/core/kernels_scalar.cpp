@@ -1,6 +1,19 @@
 // The reference kernels, in plain C for every processor.
 #define TKT_PLAIN_C
-#include "core/v16_scalar.h"
+#include "core/vec.h"
+
+namespace tkt {
+namespace {
+
+using V1 = Vec<Scalar, 1>;
+using V4 = Vec<Scalar, 4>;
+using V8 = Vec<Scalar, 8>;
+using V16 = Vec<Scalar, 16>;
+
+constexpr uint32_t kGroupsAtOnce = 1, kNonzerosAtOnce = 4, kTilesAtOnce = 4;
+
+}  // namespace
+}  // namespace tkt
 
 #include "core/kernels.inl"
 

@@ -21,6 +21,8 @@ static inline float float_of(uint32_t bits) {
 
 constexpr float kSmallestNormal = 1.17549435e-38f;  // 2^-126
 
+static inline bool is_finite(float x) { return x - x == 0; }
+
 // a * b + c, rounded once.
 static inline float fused_f32(float a, float b, float c) {
 #if defined(__FP_FAST_FMAF)
@@ -79,6 +81,47 @@ static inline float log_f32(float x) {
   float low = fused_f32(square * f, q, e * 1.42860677e-6f);
   low = fused_f32(square, -0.5f, low);
   return fused_f32(e, 0.693145752f, f + low);
+}
+
+// 1 / (1 + e^-x)
+static inline float sigmoid_f32(float x) { return 1.0f / (1.0f + exp_f32(-x)); }
+
+// Near 0 x + x^3 P(x^2) by a minimax fit, else by e^2|x|.
+static inline float tanh_f32(float x) {
+  const float size = __builtin_fabsf(x), z = x * x;
+  float p = fused_f32(z, -6.28367066e-3f, 2.11214591e-2f);
+  p = fused_f32(p, z, -5.38763180e-2f);
+  p = fused_f32(p, z, 1.33329332e-1f);
+  p = fused_f32(p, z, -3.33333313e-1f);
+  const float near = fused_f32(p * z, x, x);
+  const float far = 1.0f - 2.0f / (exp_f32(size + size) + 1.0f);
+  return size < 0.6f ? near : (x < 0 ? -far : far);
+}
+
+// Near 0 x P(x^2), else 1 - e^-Q(|x|), both by minimax fits.
+static inline float erf_f32(float x) {
+  const float size = __builtin_fabsf(x), z = x * x, y = size < 4.0f ? size : 4.0f;
+  float p = fused_f32(z, -6.01339270e-4f, 4.99800109e-3f);
+  p = fused_f32(p, z, -2.67702322e-2f);
+  p = fused_f32(p, z, 1.12819269e-1f);
+  p = fused_f32(p, z, -3.76125067e-1f);
+  p = fused_f32(p, z, 1.12837911f);
+  float q = fused_f32(y, -1.94734617e-4f, 3.03160166e-3f);
+  q = fused_f32(q, y, -2.21814029e-2f);
+  q = fused_f32(q, y, 1.03838913e-1f);
+  q = fused_f32(q, y, 6.37285769e-1f);
+  q = fused_f32(q, y, 1.12761545f);
+  q = fused_f32(q, y, 2.09913516e-4f);
+  const float far = 1.0f - exp_f32(-q);
+  return size < 0.921875f ? p * x : (x < 0 ? -far : far);
+}
+
+// cos(pi t) for t in [0, 1]: the series around 0, which ends below the last bit of a double.
+static inline double cos_pi(double t) {
+  const double y = 3.14159265358979312 * (t > 0.5 ? 1.0 - t : t), z = y * y;
+  double sum = 1.0;
+  for (int k = 11; k > 0; --k) sum = 1.0 - sum * (z / double((2 * k - 1) * (2 * k)));
+  return t > 0.5 ? -sum : sum;
 }
 
 }  // namespace tkt

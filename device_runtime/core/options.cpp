@@ -23,6 +23,13 @@ tkt_status check_floats(const tkt_options &o, tkt_error *error) {
   if (!(o.beta1 >= 0 && o.beta1 < 1)) return bad(error, "beta1", o.beta1, below_one);
   if (!(o.beta2 >= 0 && o.beta2 < 1)) return bad(error, "beta2", o.beta2, below_one);
   if (!(o.epsilon > 0 && o.epsilon <= kMaxFloat)) return bad(error, "epsilon", o.epsilon, "finite and above 0");
+  if (!(o.label_smoothing >= 0 && o.label_smoothing < 1)) {
+    return bad(error, "label_smoothing", o.label_smoothing, below_one);
+  }
+  if (!(o.clip_norm >= 0 && o.clip_norm <= kMaxFloat)) return bad(error, "clip_norm", o.clip_norm, finite);
+  if (!(o.schedule_factor >= 0 && o.schedule_factor <= 1)) {
+    return bad(error, "schedule_factor", o.schedule_factor, "in 0 to 1");
+  }
   return TKT_OK;
 }
 
@@ -41,6 +48,13 @@ tkt_options options_from(const Recipe &recipe) {
   o.beta1 = recipe.beta1;
   o.beta2 = recipe.beta2;
   o.epsilon = recipe.epsilon;
+  o.nesterov = recipe.nesterov;
+  o.label_smoothing = recipe.label_smoothing;
+  o.clip_norm = recipe.clip_norm;
+  o.schedule = recipe.schedule;
+  o.warmup_steps = recipe.warmup_steps;
+  o.schedule_steps = recipe.schedule_steps;
+  o.schedule_factor = recipe.schedule_factor;
   return o;
 }
 
@@ -48,8 +62,9 @@ tkt_status check_ranges(const tkt_options &o, tkt_error *error) {
   if (o.batch < 1 || o.batch > kMaxBatch) {
     return fail(error, TKT_INVALID_INPUT, "batch is ", o.batch, ", but must be 1 to ", kMaxBatch);
   }
-  if (o.optimizer != TKT_SGD && o.optimizer != TKT_ADAM) {
-    return fail(error, TKT_INVALID_INPUT, "optimizer is ", o.optimizer, ", but must be 1 (SGD) or 2 (Adam)");
+  if (o.optimizer < TKT_SGD || o.optimizer > TKT_ADAMW) {
+    return fail(error, TKT_INVALID_INPUT, "optimizer is ", o.optimizer,
+                ", but must be 1 (SGD), 2 (Adam) or 3 (AdamW)");
   }
   if (o.kernels > TKT_KERNELS_NEON) {
     return fail(error, TKT_INVALID_INPUT, "kernels is ", o.kernels, ", but must be 0 (AUTO) to 4; see tkt_kernels");
@@ -57,9 +72,18 @@ tkt_status check_ranges(const tkt_options &o, tkt_error *error) {
   if (o.start > TKT_START_TRAINED) {
     return fail(error, TKT_INVALID_INPUT, "start is ", o.start, ", but must be 0 (INIT) or 1 (TRAINED)");
   }
-  if (o.reserved != 0) {
-    return fail(error, TKT_INVALID_INPUT, "reserved is ", o.reserved,
-                ", but must be 0; begin with tkt_default_options");
+  if (o.store_gradients > 1) {
+    return fail(error, TKT_INVALID_INPUT, "store_gradients is ", o.store_gradients, ", but must be 0 or 1");
+  }
+  if (o.nesterov > 1 || (o.nesterov == 1 && !(o.momentum > 0))) {
+    return fail(error, TKT_INVALID_INPUT, "nesterov is ", o.nesterov, ", but must be 0, or 1 with a momentum above 0");
+  }
+  if (o.schedule > TKT_SCHEDULE_LINEAR) {
+    return fail(error, TKT_INVALID_INPUT, "schedule is ", o.schedule, ", but must be 0 (CONSTANT) to 3 (LINEAR)");
+  }
+  if ((o.schedule == TKT_SCHEDULE_CONSTANT) != (o.schedule_steps == 0)) {
+    return fail(error, TKT_INVALID_INPUT, "schedule_steps is ", o.schedule_steps,
+                ", but must be 0 for a constant schedule and at least 1 for every other");
   }
   return check_floats(o, error);
 }
@@ -78,7 +102,7 @@ tkt_status check_options(const tkt_options *options, const Artifact &artifact, t
 }
 
 uint32_t moment_count(const tkt_options &options) {
-  if (options.optimizer == TKT_ADAM) return 2;
+  if (options.optimizer != TKT_SGD) return 2;
   return options.momentum > 0 ? 1 : 0;
 }
 

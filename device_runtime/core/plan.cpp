@@ -1,105 +1,110 @@
-// Buffers have memory of their own except views. Lifetimes are not overlapped: every activation lives a whole step.
+// What lives as long as the trainer has memory of its own; data and gradients of buffers share one block (memory_plan.h).
 #include "core/plan.h"
 
-#include "core/artifact_parts.h"
+#include <string.h>
+
 #include "core/options.h"
 #include "core/trainer.h"
 
 namespace tkt {
 namespace {
 
-// What the walk must know about a buffer before the arena holds any table.
-struct BufferFacts {
-  NumberSet<kMaxNodes + 1> needs_gradient;  // a parameter lies before it
-  NumberSet<kMaxNodes + 1> read_more_than_once;
-};
+constexpr uint32_t kScratchFloats = 256, kOverrun = 16;  // what a kernel may write behind the last gradient it was asked for
 
-BufferFacts find_facts(const Graph &graph) {
-  BufferFacts facts;
-  NumberSet<kMaxNodes + 1> read;
-  Node node;
-  for (Nodes nodes(graph); nodes.next(&node);) {
-    bool needs = node.param_count > 0;
-    for (uint32_t i = 0; i < node.input_count; ++i) {
-      needs |= facts.needs_gradient.has(node.inputs[i]);
-      if (read.has(node.inputs[i])) facts.read_more_than_once.add(node.inputs[i]);
-      read.add(node.inputs[i]);
-    }
-    if (needs) facts.needs_gradient.add(node.index + 1);
-  }
-  return facts;
-}
+float *at_unit(float *block, uint32_t units, uint32_t groups) { return block + size_t(units) * groups * kUnitFloats; }
 
-// A view's gradient can be its input's only if no other reader adds to that in between: the order of adding is fixed.
-void lay_out_buffer(const Node &node, const Operator &op, const BufferFacts &facts, uint64_t floats, Arena &arena,
-                    Buffer *buffers) {
-  const uint32_t output = node.index + 1;
-  const bool view = op.is_view, shares_gradient = view && !facts.read_more_than_once.has(node.inputs[0]);
-  Buffer made = {};
-  if (!view) made.data = arena.take<float>(kActivations, floats);
-  if (facts.needs_gradient.has(output) && !shares_gradient) made.gradient = arena.take<float>(kActivations, floats);
-  if (arena.counting()) return;
-  const Buffer &input = buffers[node.inputs[0]];
-  if (view) made.data = input.data;
-  if (shares_gradient) made.gradient = input.gradient;
-  made.elements = buffers[output].elements;
-  buffers[output] = made;
-}
-
-void lay_out_nodes(const Artifact &artifact, uint32_t batch, Arena &arena, tkt_trainer *trainer) {
-  const Graph &graph = artifact.graph;
-  const BufferFacts facts = find_facts(graph);
-  const uint64_t lanes = uint64_t(groups_of(batch)) * kLanes;
-  NodeState *states = arena.take<NodeState>(kBookkeeping, graph.node_count);
+void lay_out_buffers(const Graph &graph, const MemoryPlan &plan, Arena &arena, tkt_trainer *trainer) {
+  const uint32_t groups = plan.groups;
   Buffer *buffers = arena.take<Buffer>(kBookkeeping, graph.buffer_count);
-  float *input = arena.take<float>(kActivations, lanes * graph.elements(0));
-  for (uint32_t b = 0; buffers && b < graph.buffer_count; ++b) buffers[b].elements = graph.elements(b);
-  if (buffers) buffers[0].data = input;
-  Node node;
-  for (Nodes nodes(graph); nodes.next(&node);) {
-    const Operator *op = find_operator(node.op);
-    lay_out_buffer(node, *op, facts, lanes * graph.elements(node.index + 1), arena, buffers);
-    bool input_gradient = facts.needs_gradient.has(node.inputs[0]);
-    void *own = op->lay_out ? op->lay_out(artifact, node, input_gradient, arena) : nullptr;
-    if (states == nullptr) continue;
-    states[node.index] = {op, node.inputs, node.params, node.input_count, node.param_count, node.index + 1, own};
+  float *block = arena.take<float>(kActivations, uint64_t(plan.units) * groups * kUnitFloats);
+  if (buffers == nullptr) return;
+  for (uint32_t b = 0; b < graph.buffer_count; ++b) {
+    Buffer &buffer = buffers[b];
+    buffer.place = plan.place(graph, b);
+    buffer.gradient_place = plan.gradient_place(graph, b);
+    buffer.data = at_unit(block, plan.data.offset[plan.data.root[b]], groups);
+    buffer.gradient = nullptr;
+    if (plan.needs_gradient[b]) buffer.gradient = at_unit(block, plan.gradient.offset[plan.gradient.root[b]], groups);
   }
-  if (trainer == nullptr) return;
-  trainer->nodes = states;
   trainer->buffers = buffers;
 }
 
+void lay_out_nodes(const Artifact &artifact, const MemoryPlan &plan, Arena &arena, tkt_trainer *trainer) {
+  NodeState *states = arena.take<NodeState>(kBookkeeping, artifact.graph.node_count);
+  Node node;
+  for (Nodes nodes(artifact.graph); nodes.next(&node);) {
+    const Operator *op = find_operator(node.op);
+    void *own = op->lay_out ? op->lay_out(artifact, node, plan, arena) : nullptr;
+    if (states == nullptr) continue;
+    states[node.index] = {op,          node.inputs, node.params, node.attrs, node.input_count, node.param_count,
+                          node.index + 1, own};
+  }
+  if (trainer) trainer->nodes = states;
+}
+
+uint32_t longest_row(const Artifact &artifact) {
+  uint32_t longest = 1;
+  for (uint32_t i = 0; i < artifact.parameter_count; ++i) {
+    const Matrix m = artifact.matrix(i);
+    for (uint32_t r = 0; r < m.rows; ++r) {
+      const uint32_t entries = m.row_begin(r + 1) - m.row_begin(r);
+      longest = longest > entries ? longest : entries;
+      if (m.dense()) break;
+    }
+  }
+  return longest;
+}
+
 void lay_out_values(const Artifact &artifact, const tkt_options &options, Arena &arena, tkt_trainer *trainer) {
-  const uint32_t moments = moment_count(options);
-  float *arrays[4] = {};
-  arrays[0] = arena.take<float>(kValues, artifact.value_count);
-  arrays[1] = arena.take<float>(kGradients, artifact.value_count);
-  for (uint32_t i = 0; i < moments; ++i) arrays[2 + i] = arena.take<float>(kOptimizer, artifact.value_count);
+  const uint32_t moments = moment_count(options), trained = artifact.trained_count;
+  const bool in_place = updates_in_place(options), needs_scratch = in_place || part_of(options) < options.batch;
+  const uint32_t longest = longest_row(artifact);
+  const uint32_t scratch_floats = longest > kScratchFloats ? longest : kScratchFloats;
+  float *values = arena.take<float>(kValues, artifact.value_count);
+  float *gradients = in_place ? nullptr : arena.take<float>(kGradients, trained);
+  float *scratch = needs_scratch ? arena.take<float>(kGradients, uint64_t(scratch_floats) + kOverrun) : nullptr;
+  float *moment[2] = {};
+  for (uint32_t i = 0; i < moments; ++i) moment[i] = arena.take<float>(kOptimizer, trained);
   Parameter *params = arena.take<Parameter>(kBookkeeping, artifact.parameter_count);
   if (trainer == nullptr) return;
   trainer->value_count = artifact.value_count;
-  trainer->padded_count = groups_of(artifact.value_count) * kLanes;  // the arena rounds up to whole vectors
-  trainer->values = arrays[0];
-  trainer->gradients = arrays[1];
-  trainer->moment1 = arrays[2];
-  trainer->moment2 = arrays[3];
+  trainer->trained_count = trained;
+  trainer->values = values;
+  trainer->gradients = gradients;
+  trainer->scratch = scratch;
+  trainer->scratch_floats = scratch_floats;
+  trainer->moment1 = moment[0];
+  trainer->moment2 = moment[1];
   trainer->params = params;
   uint32_t first = 0;
   for (uint32_t i = 0; i < artifact.parameter_count; ++i) {
-    params[i] = {artifact.matrix(i), trainer->values + first, trainer->gradients + first};
-    first += params[i].matrix.nnz;
+    const Matrix matrix = artifact.matrix(i);
+    params[i] = {matrix, values + first, gradients ? gradients + first : nullptr, first};
+    first += matrix.nnz;
   }
 }
 
 }  // namespace
 
-tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, Arena &arena) {
+uint32_t part_of(const tkt_options &options) {
+  return options.micro_batch != 0 && options.micro_batch < options.batch ? options.micro_batch : options.batch;
+}
+
+bool updates_in_place(const tkt_options &options) {
+  return options.optimizer == TKT_SGD && moment_count(options) == 0 && !(options.clip_norm > 0) &&
+         options.store_gradients == 0 && part_of(options) == options.batch;
+}
+
+tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, const MemoryPlan &plan, Arena &arena) {
   tkt_trainer *trainer = arena.take<tkt_trainer>(kBookkeeping, 1);
   lay_out_values(artifact, options, arena, trainer);
-  lay_out_nodes(artifact, options.batch, arena, trainer);
+  lay_out_buffers(artifact.graph, plan, arena, trainer);
+  lay_out_nodes(artifact, plan, arena, trainer);
   if (trainer == nullptr) return nullptr;
   trainer->artifact = artifact;
   trainer->options = options;
+  trainer->lanes = plan.lanes;
+  trainer->part = part_of(options);
   trainer->progress.seed = options.seed;
   reset(*trainer);
   return trainer;
@@ -108,11 +113,11 @@ tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, Arena
 void reset(tkt_trainer &trainer) {
   const Artifact &artifact = trainer.artifact;
   const uint8_t *start = trainer.options.start == TKT_START_TRAINED ? artifact.trained : artifact.init;
-  const size_t bytes = sizeof(float) * size_t(trainer.value_count);
-  memcpy(trainer.values, start, bytes);
-  memset(trainer.gradients, 0, bytes);
-  if (trainer.moment1) memset(trainer.moment1, 0, bytes);
-  if (trainer.moment2) memset(trainer.moment2, 0, bytes);
+  const size_t trained = sizeof(float) * size_t(trainer.trained_count);
+  memcpy(trainer.values, start, sizeof(float) * size_t(trainer.value_count));
+  if (trainer.gradients) memset(trainer.gradients, 0, trained);
+  if (trainer.moment1) memset(trainer.moment1, 0, trained);
+  if (trainer.moment2) memset(trainer.moment2, 0, trained);
   trainer.progress = {0, 0, trainer.progress.seed, 0, 1.0, 1.0};
 }
 

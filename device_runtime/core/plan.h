@@ -3,12 +3,19 @@
 
 #include "core/arena.h"
 #include "core/artifact.h"
+#include "core/memory_plan.h"
 #include "ticket_runtime.h"
 
 namespace tkt {
 
+// Samples worked on at a time: `micro_batch`, or the whole batch.
+uint32_t part_of(const tkt_options &options);
+
+// True if weight gradients have no memory: plain SGD that nothing keeps from updating inside the backward pass.
+bool updates_in_place(const tkt_options &options);
+
 // The trainer at its start values; nullptr if the arena only counts. A pure function of artifact and options.
-tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, Arena &arena);
+tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, const MemoryPlan &plan, Arena &arena);
 
 // Values as `options.start` says, everything else as at step 0; the seed stays.
 void reset(tkt_trainer &trainer);

@@ -1,25 +1,18 @@
-// Whatever can be refused is refused before the update, so that an error leaves the values as they were.
+// A batch is worked through in parts, whose gradients add up. Whatever can be refused is refused before the update, so that
+// an error leaves the values as they were; where updates are made inside the backward pass that holds for all but a
+// gradient that overflows (ticket_runtime.h, store_gradients).
 #include "core/step.h"
+
+#include <string.h>
 
 #include "core/error.h"
 #include "core/loss.h"
+#include "core/math.h"
 #include "core/optimizer.h"
+#include "core/plan.h"
 
 namespace tkt {
 namespace {
-
-tkt_status check_labels(const tkt_trainer &trainer, const int32_t *labels, uint32_t count, tkt_error *error) {
-  const uint32_t classes = trainer.artifact.graph.class_count();
-  for (uint32_t i = 0; i < count; ++i) {
-    if (labels[i] < 0 || uint32_t(labels[i]) >= classes) {
-      return fail(error, TKT_INVALID_INPUT, "labels[", i, "] is ", labels[i], ", but the ticket has ", classes,
-                  " classes (0..", classes - 1, ")");
-    }
-  }
-  return TKT_OK;
-}
-
-bool is_finite(float x) { return x - x == 0; }
 
 // Names the sample that ingest() refused.
 tkt_status not_finite(const tkt_trainer &trainer, const float *samples, uint32_t count, uint64_t first_sample,
@@ -36,16 +29,37 @@ tkt_status not_finite(const tkt_trainer &trainer, const float *samples, uint32_t
       "a sample becomes infinite by the artifact's normalisation; give samples in the units of the training data");
 }
 
-tkt_status run_forward(tkt_trainer &trainer, const float *samples, uint32_t count, uint64_t first_sample,
-                       tkt_error *error) {
-  trainer.samples = count;
-  trainer.groups = groups_of(count);
-  if (!trainer.kernels->ingest(samples, count, trainer.artifact.input, trainer.buffers[0].data)) {
-    return not_finite(trainer, samples, count, first_sample, error);
-  }
+tkt_status check_samples(const tkt_trainer &trainer, const float *samples, uint32_t count, uint64_t first,
+                         tkt_error *error) {
   for (uint32_t i = 0; i < trainer.artifact.graph.node_count; ++i) {
     const NodeState &node = trainer.nodes[i];
-    if (node.op->forward) node.op->forward(trainer, node);
+    if (node.op->check_samples == nullptr) continue;
+    if (tkt_status status = node.op->check_samples(trainer, node, samples, count, first, error)) return status;
+  }
+  return TKT_OK;
+}
+
+void clear(const tkt_trainer &trainer, const Tensor &t) {
+  memset(t.data, 0, size_t(trainer.groups) * t.group_stride * sizeof(float));
+}
+
+// The samples [first, first + count) of what the caller gave; `first_of_all` is the number of samples[0] for error texts.
+tkt_status run_forward(tkt_trainer &trainer, const float *samples, uint32_t first, uint32_t count,
+                       uint64_t first_of_all, tkt_error *error) {
+  trainer.first_sample = first;
+  trainer.samples = count;
+  trainer.groups = (count + trainer.lanes - 1) / trainer.lanes;
+  const Tensor input = trainer.data(0);
+  clear_halo(trainer, input);
+  if (!trainer.lane_kernels->ingest(samples, count, trainer.artifact.input, input)) {
+    return not_finite(trainer, samples, count, first_of_all, error);
+  }
+  if (tkt_status status = check_samples(trainer, samples, count, first_of_all, error)) return status;
+  for (uint32_t i = 0; i < trainer.artifact.graph.node_count; ++i) {
+    const NodeState &node = trainer.nodes[i];
+    const Tensor output = trainer.data(node.output);
+    if (output.data != trainer.buffers[node.inputs[0]].data) clear_halo(trainer, output);
+    node.op->forward(trainer, node);
   }
   return TKT_OK;
 }
@@ -64,50 +78,111 @@ tkt_status loss_not_finite(float loss, uint64_t step, tkt_error *error) {
               "; the values were not touched; lower the learning rate, or reset or restore the trainer");
 }
 
+tkt_status gradient_not_finite(const tkt_trainer &trainer, const char *what, tkt_error *error) {
+  return fail(error, TKT_NON_FINITE_LOSS, "a gradient of step ", trainer.progress.step, " is not finite; ", what,
+              "; lower the learning rate, or reset or restore the trainer");
+}
+
+tkt_status backward_in_parts(tkt_trainer &trainer, const float *samples, const void *targets, uint32_t count,
+                             bool in_place, float *loss, tkt_error *error) {
+  if (tkt_status status = check_targets(trainer, targets, count, error)) return status;
+  const uint32_t elements = trainer.artifact.graph.elements(0);
+  const double weight = total_weight(trainer, targets, count);
+  double total = 0;
+  trainer.training = true;
+  trainer.diverged = false;
+  trainer.learning_rate = learning_rate_at(trainer.options, trainer.progress.step);
+  for (uint32_t first = 0, part; first < count; first += part) {
+    part = count - first < trainer.part ? count - first : trainer.part;
+    const float *from = samples + size_t(first) * elements;
+    if (tkt_status status = run_forward(trainer, from, first, part, first, error)) return status;
+    total += training_loss(trainer, targets, weight);
+    if (!is_finite(float(total / weight))) {
+      return loss_not_finite(float(total / weight), trainer.progress.step, error);
+    }
+    trainer.gradient_use = in_place ? GradientUse::kUpdate : first == 0 ? GradientUse::kStore : GradientUse::kAdd;
+    run_backward(trainer);
+  }
+  *loss = float(total / weight);
+  return TKT_OK;
+}
+
+void commit(tkt_trainer &trainer) {
+  for (uint32_t i = 0; i < trainer.artifact.graph.node_count; ++i) {
+    const NodeState &node = trainer.nodes[i];
+    if (node.op->commit) node.op->commit(trainer, node);
+  }
+}
+
 }  // namespace
 
 Contribution contribution(tkt_trainer &trainer, uint32_t buffer) {
   Buffer &b = trainer.buffers[buffer];
-  Contribution made = {b.gradient, b.gradient_written};
+  Contribution made = {trainer.gradient(buffer), b.gradient != nullptr, b.gradient_written};
+  if (made.wanted && !made.accumulate) clear_halo(trainer, made.into);
   b.gradient_written = true;
   return made;
 }
 
-tkt_status compute_gradients(tkt_trainer &trainer, const float *samples, const int32_t *labels, uint32_t count,
-                             float *loss, tkt_error *error) {
-  if (tkt_status status = check_labels(trainer, labels, count, error)) return status;
-  if (tkt_status status = run_forward(trainer, samples, count, 0, error)) return status;
-  float mean = float(cross_entropy(trainer, labels, true) / double(count));
-  if (!is_finite(mean)) return loss_not_finite(mean, trainer.progress.step, error);
-  run_backward(trainer);
-  *loss = mean;
-  return TKT_OK;
+Contribution added_contribution(tkt_trainer &trainer, uint32_t buffer) {
+  Buffer &b = trainer.buffers[buffer];
+  Contribution made = {trainer.gradient(buffer), b.gradient != nullptr, true};
+  if (made.wanted && !b.gradient_written) clear(trainer, made.into);
+  b.gradient_written = true;
+  return made;
 }
 
-tkt_status train_step(tkt_trainer &trainer, const float *samples, const int32_t *labels, uint32_t count, float *loss,
-                      tkt_error *error) {
-  if (tkt_status status = compute_gradients(trainer, samples, labels, count, loss, error)) return status;
-  if (!trainer.kernels->all_finite(trainer.gradients, trainer.padded_count)) {
-    return fail(
-        error, TKT_NON_FINITE_LOSS, "a gradient of step ", trainer.progress.step,
-        " is not finite; the values were not touched; lower the learning rate, or reset or restore the trainer");
+void clear_halo(const tkt_trainer &trainer, const Tensor &t) {
+  const Place &p = t.place;
+  if (p.flat()) return;
+  const uint32_t lanes = trainer.lanes;
+  for (uint32_t g = 0; g < trainer.groups; ++g) {
+    uint32_t at = 0;
+    float *group = t.data + g * t.group_stride;
+    for (uint32_t c = 0; c < p.channels; ++c) {
+      for (uint32_t j = 0; j < p.rows; ++j) {
+        const uint32_t line = p.at(c, j, 0);
+        memset(group + size_t(at) * lanes, 0, size_t(line - at) * lanes * sizeof(float));
+        at = line + p.length;
+      }
+    }
+    memset(group + size_t(at) * lanes, 0, size_t(p.size - at) * lanes * sizeof(float));
   }
-  update(trainer);
+}
+
+tkt_status compute_gradients(tkt_trainer &trainer, const float *samples, const void *targets, uint32_t count,
+                             float *loss, tkt_error *error) {
+  if (trainer.gradients == nullptr) {
+    return fail(error, TKT_INVALID_INPUT,
+                "this trainer keeps no gradients: plain SGD updates inside the backward pass; open it with "
+                "store_gradients = 1");
+  }
+  return backward_in_parts(trainer, samples, targets, count, false, loss, error);
+}
+
+tkt_status train_step(tkt_trainer &trainer, const float *samples, const void *targets, uint32_t count, float *loss,
+                      tkt_error *error) {
+  const bool in_place = trainer.gradients == nullptr;
+  if (tkt_status status = backward_in_parts(trainer, samples, targets, count, in_place, loss, error)) return status;
+  if (in_place && trainer.diverged) return gradient_not_finite(trainer, "it was left out of the update", error);
+  if (!in_place && !update(trainer)) return gradient_not_finite(trainer, "the values were not touched", error);
+  commit(trainer);
+  ++trainer.progress.step;
   return TKT_OK;
 }
 
-tkt_status evaluate(tkt_trainer &trainer, const float *samples, const int32_t *labels, uint32_t count, double *loss_sum,
+tkt_status evaluate(tkt_trainer &trainer, const float *samples, const void *targets, uint32_t count, double *loss_sum,
                     uint32_t *correct, tkt_error *error) {
-  if (tkt_status status = check_labels(trainer, labels, count, error)) return status;
-  const uint32_t batch = trainer.options.batch, elements = trainer.artifact.graph.elements(0);
+  if (tkt_status status = check_targets(trainer, targets, count, error)) return status;
+  const uint32_t elements = trainer.artifact.graph.elements(0);
   double sum = 0;
   uint32_t hits = 0;
+  trainer.training = false;
   for (uint32_t first = 0, part; first < count; first += part) {
-    part = count - first < batch ? count - first : batch;
+    part = count - first < trainer.part ? count - first : trainer.part;
     const float *from = samples + size_t(first) * elements;
-    if (tkt_status status = run_forward(trainer, from, part, first, error)) return status;
-    hits += count_correct(trainer, labels + first);
-    sum += cross_entropy(trainer, labels + first, false);
+    if (tkt_status status = run_forward(trainer, from, first, part, first, error)) return status;
+    sum += evaluation_loss(trainer, targets, &hits);
   }
   if (!(sum - sum == 0)) return loss_not_finite(float(sum), trainer.progress.step, error);
   *loss_sum = sum;
@@ -115,14 +190,14 @@ tkt_status evaluate(tkt_trainer &trainer, const float *samples, const int32_t *l
   return TKT_OK;
 }
 
-tkt_status predict(tkt_trainer &trainer, const float *samples, uint32_t count, float *probabilities, tkt_error *error) {
-  const uint32_t batch = trainer.options.batch, elements = trainer.artifact.graph.elements(0);
-  const uint32_t classes = trainer.artifact.graph.class_count();
+tkt_status predict(tkt_trainer &trainer, const float *samples, uint32_t count, float *outputs, tkt_error *error) {
+  const uint32_t elements = trainer.artifact.graph.elements(0), width = trainer.artifact.graph.output_count();
+  trainer.training = false;
   for (uint32_t first = 0, part; first < count; first += part) {
-    part = count - first < batch ? count - first : batch;
+    part = count - first < trainer.part ? count - first : trainer.part;
     const float *from = samples + size_t(first) * elements;
-    if (tkt_status status = run_forward(trainer, from, part, first, error)) return status;
-    if (!write_probabilities(trainer, probabilities + size_t(first) * classes)) {
+    if (tkt_status status = run_forward(trainer, from, first, part, first, error)) return status;
+    if (!write_outputs(trainer, outputs + size_t(first) * width)) {
       return fail(error, TKT_NON_FINITE_LOSS, "the scores of samples ", first, " to ", first + part - 1,
                   " are not finite; reset the trainer or restore an earlier checkpoint");
     }

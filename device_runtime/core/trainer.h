@@ -8,21 +8,22 @@
 
 namespace tkt {
 
-// (groups, elements, 16) as in kernels.h. The gradient is nullptr where no parameter lies before the buffer.
+// As in place.h. The gradient is nullptr where no parameter lies before the buffer.
 struct Buffer {
   float *data, *gradient;
-  uint32_t elements;
+  Place place, gradient_place;
   bool gradient_written;  // in this backward pass
 };
 
 struct Parameter {
   Matrix matrix;
-  float *values, *gradients;  // [nnz]
+  float *values, *gradients;  // [nnz]; gradients is nullptr where none are kept
+  uint32_t first;             // the number of its first value
 };
 
 struct NodeState {
   const Operator *op;
-  const uint32_t *inputs, *params;
+  const uint32_t *inputs, *params, *attrs;
   uint32_t input_count, param_count, output;
   void *own;  // what the operator's lay_out made
 };
@@ -34,20 +35,43 @@ struct Progress {
   double beta1_power, beta2_power;
 };
 
+// What becomes of the weight gradients of a backward pass.
+enum class GradientUse : uint32_t {
+  kStore,   // the first part of a batch
+  kAdd,     // further parts
+  kUpdate,  // plain SGD at once: nothing is stored
+};
+
 }  // namespace tkt
 
 struct tkt_trainer {
   tkt::Artifact artifact;
   tkt_options options;
   const tkt::Kernels *kernels;
+  const tkt::LaneKernels *lane_kernels;
   tkt::Progress progress;
-  uint32_t value_count, padded_count;             // padded to whole vectors
-  float *values, *gradients, *moment1, *moment2;  // [padded_count]; moments may be nullptr
+  uint32_t value_count, trained_count;            // values; those of them that have a gradient, which come first
+  float *values, *gradients, *moment1, *moment2;  // [value_count], then [trained_count]; nullptr where none are kept
+  float *scratch;                                 // the gradients of some rows
+  uint32_t scratch_floats;
   tkt::NodeState *nodes;
   tkt::Buffer *buffers;
   tkt::Parameter *params;
-  uint32_t samples, groups;  // of the batch at work
+  uint32_t lanes, part;  // samples side by side; samples worked on at a time
+
+  // Of the part of a batch at work.
+  uint32_t first_sample, samples, groups;
+  bool training, diverged;
+  float learning_rate;
+  tkt::GradientUse gradient_use;
 
   tkt::Buffer &output() { return buffers[artifact.graph.buffer_count - 1]; }
-  uint64_t floats(const tkt::Buffer &buffer) const { return uint64_t(groups) * buffer.elements * tkt::kLanes; }
+  tkt::Tensor data(uint32_t buffer) const {
+    const tkt::Buffer &b = buffers[buffer];
+    return {b.data, size_t(b.place.size) * lanes, b.place};
+  }
+  tkt::Tensor gradient(uint32_t buffer) const {
+    const tkt::Buffer &b = buffers[buffer];
+    return {b.gradient, size_t(b.gradient_place.size) * lanes, b.gradient_place};
+  }
 };

@@ -4,7 +4,8 @@
  * beforehand; the same bits on every rerun. Non-goals: files, threads, sockets, logging, allocation, global state.
  *
  * Layout of data: samples are float32, row-major `(count, input_elements)`, in the raw units of the training data (the
- * artifact carries the normalisation and the runtime applies it). Labels are int32 in [0, class_count).
+ * artifact carries the normalisation and the runtime applies it); for an embedding they are whole numbers. Targets are
+ * int32 labels in [0, class_count) for cross-entropy, else float32 `(count, class_count)`.
  * Ownership: the artifact and the arena belong to the caller and must outlive the trainer; both 8-byte aligned at least.
  * Thread-safety: one trainer belongs to one thread at a time; different trainers share nothing (an artifact is only read).
  * Errors: every call returns a tkt_status; `error` may be NULL, else its text names the thing, the value and the remedy.
@@ -26,7 +27,7 @@ extern "C" {
 #define TKT_API __attribute__((visibility("default")))
 #endif
 
-#define TKT_ABI_VERSION 1u
+#define TKT_ABI_VERSION 2u
 #define TKT_MAX_RANK 4
 
 typedef enum tkt_status {
@@ -44,7 +45,18 @@ typedef struct tkt_error {
   char text[256]; /* one line, NUL-terminated */
 } tkt_error;
 
-typedef enum tkt_optimizer { TKT_SGD = 1, TKT_ADAM = 2 } tkt_optimizer;
+typedef enum tkt_optimizer { TKT_SGD = 1, TKT_ADAM = 2, TKT_ADAMW = 3 } tkt_optimizer;
+
+/* The learning rate of update t: first it rises over warmup_steps, then, with n = schedule_steps and f = schedule_factor,
+ * it stays; is multiplied by f every n updates; or falls to f times itself within n along a cosine or a line. */
+typedef enum tkt_schedule {
+  TKT_SCHEDULE_CONSTANT = 0,
+  TKT_SCHEDULE_STEP = 1,
+  TKT_SCHEDULE_COSINE = 2,
+  TKT_SCHEDULE_LINEAR = 3
+} tkt_schedule;
+
+typedef enum tkt_loss { TKT_CROSS_ENTROPY = 1, TKT_MEAN_SQUARED_ERROR = 2, TKT_BINARY_CROSS_ENTROPY = 3 } tkt_loss;
 
 /* Which build of the kernels runs. All of them give the same bits; SCALAR is the reference. */
 typedef enum tkt_kernels {
@@ -66,12 +78,22 @@ typedef struct tkt_options {
   uint32_t start;        /* tkt_start */
   float learning_rate;   /* finite, >= 0 */
   float momentum;        /* SGD, in [0, 1); 0 stores no velocity */
-  float weight_decay;    /* finite, >= 0; L2, added to the gradient as PyTorch does */
-  float beta1, beta2;    /* Adam, in [0, 1) */
-  float epsilon;         /* Adam, > 0 */
-  uint32_t reserved;     /* 0 */
-  uint64_t seed;         /* of the sample order */
-  uint64_t budget_bytes; /* refuse a larger arena; 0 = no limit */
+  float weight_decay;    /* finite, >= 0; L2, added to the gradient as PyTorch does; AdamW: decoupled */
+  float beta1, beta2;    /* Adam, AdamW, in [0, 1) */
+  float epsilon;         /* likewise, > 0 */
+  uint32_t nesterov;     /* SGD with momentum: 0 or 1 */
+  float label_smoothing; /* cross-entropy, in [0, 1) */
+  float clip_norm;       /* scale larger gradients down to this norm; 0 = never */
+  uint32_t schedule;     /* tkt_schedule */
+  uint32_t warmup_steps, schedule_steps;
+  float schedule_factor;    /* in [0, 1] */
+  uint32_t micro_batch;     /* samples computed at a time, their gradients added up; 0 = the whole batch, or what the
+                               budget allows. Batch normalisation normalises each such part by itself. */
+  uint32_t store_gradients; /* 0: plain SGD without clipping, of whole batches, updates inside the backward pass and keeps
+                               no gradients; then a gradient that overflows is left out of the update, which goes on with
+                               the others before it is reported. 1: gradients are kept, and an error changes nothing. */
+  uint64_t seed;            /* of the sample order, and of dropout */
+  uint64_t budget_bytes;    /* refuse a larger arena; 0 = no limit */
 } tkt_options;
 
 typedef struct tkt_info {
@@ -80,10 +102,12 @@ typedef struct tkt_info {
   uint32_t input_rank;
   uint32_t input_shape[TKT_MAX_RANK]; /* of one sample */
   uint32_t class_count;               /* elements of the output buffer */
+  uint32_t loss;                      /* tkt_loss */
   uint32_t node_count;
   uint32_t parameter_count; /* tensors */
   uint32_t has_trained;     /* 1 if the artifact carries trained values */
   uint32_t card_bytes;
+  uint64_t trained_count;        /* stored floats that have a gradient; the others are running statistics, at the end */
   uint64_t value_count;          /* stored floats: live weights and dense parameters */
   uint64_t dense_count;          /* floats of the same network unpruned */
   uint64_t pruned_layer_live;    /* live weights of the pruned (CSR) parameters */
@@ -95,9 +119,9 @@ typedef struct tkt_info {
 /* The arena by part, in bytes; `total` is their sum and what tkt_arena_bytes gives. */
 typedef struct tkt_memory {
   uint32_t struct_bytes; /* sizeof(tkt_memory) of the caller */
-  uint32_t reserved;
+  uint32_t micro_batch;  /* samples computed at a time */
   uint64_t values;      /* live weights and dense parameters */
-  uint64_t gradients;   /* of the same */
+  uint64_t gradients;   /* of the same, or of the rows at work */
   uint64_t optimizer;   /* momentum or the two moments of Adam */
   uint64_t activations; /* and their gradients, one batch */
   uint64_t index;       /* the transposed patterns that the backward pass walks */
@@ -146,24 +170,27 @@ TKT_API tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const t
 TKT_API tkt_status tkt_next_batch(tkt_trainer *trainer, uint32_t sample_count, uint32_t *indices, uint32_t *count,
                                   tkt_error *error);
 
-/* One update. 1 <= count <= batch. `*loss` is the mean cross-entropy in nats before the update. */
-TKT_API tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const int32_t *labels, uint32_t count,
+/* One update. 1 <= count <= batch. `*loss` is the mean loss of the recipe before the update. */
+TKT_API tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
                                   float *loss, tkt_error *error);
 
-/* Loss and gradients as in tkt_train_step, without an update; read them by tkt_gradients. For tests and gradient checks. */
-TKT_API tkt_status tkt_compute_gradients(tkt_trainer *trainer, const float *samples, const int32_t *labels,
+/* Loss and gradients as in tkt_train_step, without an update; read them by tkt_gradients. Needs stored gradients. */
+TKT_API tkt_status tkt_compute_gradients(tkt_trainer *trainer, const float *samples, const void *targets,
                                          uint32_t count, float *loss, tkt_error *error);
 
-/* Any count; works through it in batches. `*loss_sum` in nats over all samples, `*correct` argmax hits (ties: lowest). */
-TKT_API tkt_status tkt_evaluate(tkt_trainer *trainer, const float *samples, const int32_t *labels, uint32_t count,
+/* Any count; works through it in batches. `*loss_sum` over all samples, without smoothing and class weights; for losses of
+ * floats each sample counts with the mean over its outputs. `*correct`: argmax hits (ties: lowest); samples whose outputs
+ * are all on their target's side of 0.5 for binary cross-entropy; 0 for mean squared error. */
+TKT_API tkt_status tkt_evaluate(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
                                 double *loss_sum, uint32_t *correct, tkt_error *error);
 
-/* Any count; writes `(count, class_count)` probabilities, row-major. */
-TKT_API tkt_status tkt_predict(tkt_trainer *trainer, const float *samples, uint32_t count, float *probabilities,
+/* Any count; writes `(count, class_count)` probabilities, row-major; for mean squared error the outputs themselves. */
+TKT_API tkt_status tkt_predict(tkt_trainer *trainer, const float *samples, uint32_t count, float *outputs,
                                tkt_error *error);
 
 /* value_count floats in the order of the artifact's parameters: live weights in CSR order, dense parameters row-major. */
 TKT_API const float *tkt_values(const tkt_trainer *trainer);
+/* trained_count floats of the same; NULL if none are kept. */
 TKT_API const float *tkt_gradients(const tkt_trainer *trainer);
 TKT_API tkt_status tkt_get_progress(const tkt_trainer *trainer, tkt_progress *progress, tkt_error *error);
 TKT_API uint32_t tkt_kernels_in_use(const tkt_trainer *trainer); /* tkt_kernels, never AUTO */

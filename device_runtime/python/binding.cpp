@@ -24,7 +24,7 @@ using namespace nb::literals;
 namespace {
 
 using Samples = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Labels = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Targets = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;  // labels, or floats (count, outputs)
 using Rows = nb::ndarray<const uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 struct CoreError : std::exception {
@@ -111,21 +111,23 @@ class CoreTrainer {
     return owned_array(std::move(indices), {count});
   }
 
-  float train_step(const Samples &samples, const Labels &labels) { return step(tkt_train_step, samples, labels); }
+  float train_step(const Samples &samples, const Targets &targets) { return step(tkt_train_step, samples, targets); }
 
   // rows (steps, batch) numbers samples; one update a row of it, without the interpreter in between. On an error the
   // steps before it are made.
-  nb::ndarray<nb::numpy, float> train_steps(const Samples &samples, const Labels &labels, const Rows &rows) {
+  nb::ndarray<nb::numpy, float> train_steps(const Samples &samples, const Targets &targets, const Rows &rows) {
     auto turn = take_turn();
     uint32_t known = checked_count(samples), count = uint32_t(rows.shape(1));
-    check_labels(labels, known);
+    check_targets(targets, known);
     size_t steps = rows.shape(0), elements = info_.input_elements;
     for (size_t i = 0; i < rows.size(); ++i) {
       if (rows.data()[i] >= known)
         refuse("rows name sample " + std::to_string(rows.data()[i]) + " of " + std::to_string(known));
     }
     std::unique_ptr<float[]> losses(new float[steps]), batch(new float[count * elements]);
-    std::unique_ptr<int32_t[]> batch_labels(new int32_t[count]);
+    const size_t target_bytes = targets.size() / known * sizeof(float);
+    std::unique_ptr<uint8_t[]> batch_targets(new uint8_t[count * target_bytes]);
+    const uint8_t *all_targets = static_cast<const uint8_t *>(targets.data());
     tkt_error error{};
     tkt_status status = TKT_OK;
     {
@@ -134,29 +136,29 @@ class CoreTrainer {
         for (uint32_t i = 0; i < count; ++i) {
           uint32_t row = rows.data()[step * count + i];
           std::memcpy(&batch[i * elements], samples.data() + row * elements, elements * sizeof(float));
-          batch_labels[i] = labels.data()[row];
+          std::memcpy(&batch_targets[i * target_bytes], all_targets + row * target_bytes, target_bytes);
         }
-        status = tkt_train_step(trainer_, batch.get(), batch_labels.get(), count, &losses[step], &error);
+        status = tkt_train_step(trainer_, batch.get(), batch_targets.get(), count, &losses[step], &error);
       }
     }
     check(status, error);
     return owned_array(std::move(losses), {steps});
   }
 
-  float compute_gradients(const Samples &samples, const Labels &labels) {
-    return step(tkt_compute_gradients, samples, labels);
+  float compute_gradients(const Samples &samples, const Targets &targets) {
+    return step(tkt_compute_gradients, samples, targets);
   }
 
-  nb::tuple evaluate(const Samples &samples, const Labels &labels) {
+  nb::tuple evaluate(const Samples &samples, const Targets &targets) {
     auto turn = take_turn();
     uint32_t count = checked_count(samples), correct = 0;
-    check_labels(labels, count);
+    check_targets(targets, count);
     double loss_sum = 0;
     tkt_error error{};
     tkt_status status;
     {
       nb::gil_scoped_release release;
-      status = tkt_evaluate(trainer_, samples.data(), labels.data(), count, &loss_sum, &correct, &error);
+      status = tkt_evaluate(trainer_, samples.data(), targets.data(), count, &loss_sum, &correct, &error);
     }
     check(status, error);
     return nb::make_tuple(loss_sum, correct);
@@ -177,8 +179,8 @@ class CoreTrainer {
   }
 
   // Copies: the arena moves on with the next step.
-  nb::ndarray<nb::numpy, float> values() { return copied(tkt_values); }
-  nb::ndarray<nb::numpy, float> gradients() { return copied(tkt_gradients); }
+  nb::ndarray<nb::numpy, float> values() { return copied(tkt_values, info_.value_count); }
+  nb::ndarray<nb::numpy, float> gradients() { return copied(tkt_gradients, info_.trained_count); }
 
   nb::tuple progress() {
     auto turn = take_turn();
@@ -226,32 +228,41 @@ class CoreTrainer {
     return uint32_t(samples.shape(0));
   }
 
-  static void check_labels(const Labels &labels, uint32_t count) {
-    if (labels.shape(0) == count) return;
-    refuse(std::to_string(count) + " samples but " + std::to_string(labels.shape(0)) +
-           " labels; give one label a sample");
+  void check_targets(const Targets &targets, uint32_t count) const {
+    const bool labels = info_.loss == TKT_CROSS_ENTROPY;
+    const bool kind = labels ? targets.ndim() == 1 && targets.dtype() == nb::dtype<int32_t>()
+                             : targets.ndim() == 2 && targets.dtype() == nb::dtype<float>();
+    if (!kind || (!labels && targets.shape(1) != info_.class_count)) {
+      refuse(labels ? "labels must be int32, one a sample"
+                    : "targets must be float32, " + std::to_string(info_.class_count) + " a sample");
+    }
+    if (targets.shape(0) == count) return;
+    refuse(std::to_string(count) + " samples but " + std::to_string(targets.shape(0)) +
+           (labels ? " labels; give one label a sample" : " targets; give one row a sample"));
   }
 
-  float step(decltype(&tkt_train_step) call, const Samples &samples, const Labels &labels) {
+  float step(decltype(&tkt_train_step) call, const Samples &samples, const Targets &targets) {
     auto turn = take_turn();
     uint32_t count = checked_count(samples);
-    check_labels(labels, count);
+    check_targets(targets, count);
     float loss = 0;
     tkt_error error{};
     tkt_status status;
     {
       nb::gil_scoped_release release;
-      status = call(trainer_, samples.data(), labels.data(), count, &loss, &error);
+      status = call(trainer_, samples.data(), targets.data(), count, &loss, &error);
     }
     check(status, error);
     return loss;
   }
 
-  nb::ndarray<nb::numpy, float> copied(decltype(&tkt_values) source) {
+  nb::ndarray<nb::numpy, float> copied(decltype(&tkt_values) source, uint64_t count) {
     auto turn = take_turn();
-    std::unique_ptr<float[]> copy(new float[info_.value_count]);
-    std::memcpy(copy.get(), source(trainer_), info_.value_count * sizeof(float));
-    return owned_array(std::move(copy), {size_t(info_.value_count)});
+    const float *from = source(trainer_);
+    if (!from) refuse("the trainer keeps no gradients; open it with store_gradients = 1");
+    std::unique_ptr<float[]> copy(new float[count]);
+    std::memcpy(copy.get(), from, count * sizeof(float));
+    return owned_array(std::move(copy), {size_t(count)});
   }
 
   nb::bytes written(decltype(&tkt_checkpoint_bytes) size, decltype(&tkt_save) write) {
@@ -280,9 +291,11 @@ nb::dict inspect(const nb::bytes &artifact) {
   result["input_shape"] = nb::tuple(shape);
   result["input_elements"] = info.input_elements;
   result["class_count"] = info.class_count;
+  result["loss"] = info.loss;
   result["node_count"] = info.node_count;
   result["parameter_count"] = info.parameter_count;
   result["has_trained"] = info.has_trained != 0;
+  result["trained_count"] = info.trained_count;
   result["value_count"] = info.value_count;
   result["dense_count"] = info.dense_count;
   result["pruned_layer_live"] = info.pruned_layer_live;
@@ -350,6 +363,15 @@ NB_MODULE(_core, module) {
       .def_rw("beta1", &tkt_options::beta1)
       .def_rw("beta2", &tkt_options::beta2)
       .def_rw("epsilon", &tkt_options::epsilon)
+      .def_rw("nesterov", &tkt_options::nesterov)
+      .def_rw("label_smoothing", &tkt_options::label_smoothing)
+      .def_rw("clip_norm", &tkt_options::clip_norm)
+      .def_rw("schedule", &tkt_options::schedule)
+      .def_rw("warmup_steps", &tkt_options::warmup_steps)
+      .def_rw("schedule_steps", &tkt_options::schedule_steps)
+      .def_rw("schedule_factor", &tkt_options::schedule_factor)
+      .def_rw("micro_batch", &tkt_options::micro_batch)
+      .def_rw("store_gradients", &tkt_options::store_gradients)
       .def_rw("seed", &tkt_options::seed)
       .def_rw("budget_bytes", &tkt_options::budget_bytes);
 
@@ -357,11 +379,11 @@ NB_MODULE(_core, module) {
       .def(nb::init<nb::bytes, const tkt_options &, uint64_t>(), "artifact"_a, "options"_a, "arena_bytes"_a = 0)
       .def("close", &CoreTrainer::close)
       .def("next_batch", &CoreTrainer::next_batch, "sample_count"_a)
-      .def("train_step", &CoreTrainer::train_step, "samples"_a.noconvert(), "labels"_a.noconvert())
-      .def("train_steps", &CoreTrainer::train_steps, "samples"_a.noconvert(), "labels"_a.noconvert(),
+      .def("train_step", &CoreTrainer::train_step, "samples"_a.noconvert(), "targets"_a.noconvert())
+      .def("train_steps", &CoreTrainer::train_steps, "samples"_a.noconvert(), "targets"_a.noconvert(),
            "rows"_a.noconvert())
-      .def("compute_gradients", &CoreTrainer::compute_gradients, "samples"_a.noconvert(), "labels"_a.noconvert())
-      .def("evaluate", &CoreTrainer::evaluate, "samples"_a.noconvert(), "labels"_a.noconvert())
+      .def("compute_gradients", &CoreTrainer::compute_gradients, "samples"_a.noconvert(), "targets"_a.noconvert())
+      .def("evaluate", &CoreTrainer::evaluate, "samples"_a.noconvert(), "targets"_a.noconvert())
       .def("predict", &CoreTrainer::predict, "samples"_a.noconvert())
       .def("values", &CoreTrainer::values)
       .def("gradients", &CoreTrainer::gradients)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.device_runtime.tkt_writer import ADD, FLATTEN, LINEAR, RELU, Net, Node, Param, Recipe
+from tests.device_runtime import tkt_writer as ops
+from tests.device_runtime.tkt_writer import Net, Node, Param, Recipe
+
+Pair = int | tuple[int, int]
 
 LENET = (784, 300, 100, 10)
 
@@ -21,6 +25,7 @@ class Builder:
         self.shapes = [input_shape]
         self.nodes: list[Node] = []
         self.params: list[Param] = []
+        self.state: list[Param] = []
 
     @property
     def last(self) -> int:
@@ -41,24 +46,139 @@ class Builder:
         if bias:
             self.params.append(Param((self.random.standard_normal((out, 1)) * 0.1).astype(np.float32)))
             used.append(used[0] + 1)
-        return self._node(LINEAR, (self.last,), (out,), tuple(used))
+        return self._node(ops.LINEAR, (self.last,), (out,), tuple(used))
+
+    def conv(
+        self,
+        out: int,
+        kernel: Pair = 3,
+        density: float | None = None,
+        *,
+        stride: Pair = 1,
+        pad: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        wide: bool = False,
+    ) -> int:
+        """Over the last buffer, (channels, length) or (channels, height, width); the first row full, the second empty."""
+        channels, *sizes = self.shapes[-1]
+        windows = _windows(len(sizes), kernel, stride, pad, dilation)
+        (k_h, k_w), (s_h, s_w), (p_h, p_w), (d_h, d_w) = windows
+        live = np.ones((out, channels // groups * k_h * k_w), bool)
+        if density is not None:
+            live = self.random.random(live.shape) < density
+            live[0] = True
+            live[1:2] = False
+        scale = np.sqrt(2.0 / np.maximum(live.sum(axis=1, keepdims=True), 1))
+        values = np.where(live, self.random.standard_normal(live.shape) * scale, 0.0).astype(np.float32)
+        used = [self._param(Param(values, None if density is None else live, wide))]
+        if bias:
+            used.append(self._vector(out, 0.1))
+        shape = (out, *_window_shape(sizes, *windows))
+        return self._node(ops.CONV, (self.last,), shape, tuple(used), (k_h, k_w, s_h, s_w, p_h, p_w, d_h, d_w, groups))
+
+    def batch_norm(self, *, momentum: float = 0.1, frozen: bool = False) -> int:
+        channels = self.shapes[-1][0]
+        used = (self._vector(channels, 0.3, 1.0), self._vector(channels, 0.3))
+        mean, var = self.random.standard_normal((channels, 1)) * 0.2, self.random.uniform(0.5, 1.5, (channels, 1))
+        self.state += [Param(mean.astype(np.float32), state=True), Param(var.astype(np.float32), state=True)]
+        state = (-len(self.state) + 1, -len(self.state))  # numbered once all others are known
+        return self._node(ops.BATCH_NORM, (self.last,), self.shapes[-1], (*used, *state), (1e-5, momentum, int(frozen)))
+
+    def layer_norm(self, dimensions: int, *, affine: bool = True) -> int:
+        width = int(np.prod(self.shapes[-1][-dimensions:]))
+        used = (self._vector(width, 0.3, 1.0), self._vector(width, 0.3)) if affine else ()
+        return self._node(ops.LAYER_NORM, (self.last,), self.shapes[-1], used, (1e-5, dimensions))
+
+    def unary(self, op: int, *attrs: int | float) -> int:
+        """relu, leaky_relu, relu6, hardswish, sigmoid, tanh, gelu, softmax, dropout."""
+        return self._node(op, (self.last,), self.shapes[-1], (), attrs)
 
     def relu(self) -> int:
-        return self._node(RELU, (self.last,), self.shapes[-1])
+        return self.unary(ops.RELU)
+
+    def pool(self, op: int, kernel: Pair, stride: Pair, pad: Pair = 0, *attrs: int) -> int:
+        channels, *sizes = self.shapes[-1]
+        windows = _windows(len(sizes), kernel, stride, pad)
+        (k_h, k_w), (s_h, s_w), (p_h, p_w), _ = windows
+        shape = (channels, *_window_shape(sizes, *windows))
+        return self._node(op, (self.last,), shape, (), (k_h, k_w, s_h, s_w, p_h, p_w, *attrs))
+
+    def global_avg_pool(self) -> int:
+        return self._node(ops.GLOBAL_AVG_POOL, (self.last,), self.shapes[-1][:1])
+
+    def reshape(self, *shape: int) -> int:
+        return self._node(ops.RESHAPE, (self.last,), shape)
 
     def flatten(self) -> int:
-        return self._node(FLATTEN, (self.last,), (int(np.prod(self.shapes[-1])),))
+        return self.reshape(int(np.prod(self.shapes[-1])))
 
     def add(self, other: int) -> int:
-        return self._node(ADD, (other, self.last), self.shapes[-1])
+        return self._node(ops.ADD, (other, self.last), self.shapes[-1])
+
+    def mul(self, other: int) -> int:
+        return self._node(ops.MUL, (other, self.last), self.shapes[-1])
+
+    def concat(self, *others: int) -> int:
+        inputs = (*others, self.last)
+        channels = sum(self.shapes[b][0] for b in inputs)
+        return self._node(ops.CONCAT, inputs, (channels, *self.shapes[-1][1:]))
+
+    def embedding(self, entries: int, width: int, density: float | None = None) -> int:
+        live = None if density is None else self.random.random((entries, width)) < density
+        values = self.random.standard_normal((entries, width)) * (1 if live is None else live)
+        used = (self._param(Param(values.astype(np.float32), live)),)
+        return self._node(ops.EMBEDDING, (0,), (self.shapes[0][0], width), used)
 
     def net(self, **fields: Any) -> Net:
-        return Net(tuple(self.shapes), tuple(self.nodes), tuple(self.params), **fields)
+        """Running statistics come last, as the format wants them."""
+        trained = len(self.params)
+        nodes = tuple(replace(n, params=tuple(p if p >= 0 else trained - p - 1 for p in n.params)) for n in self.nodes)
+        return Net(tuple(self.shapes), nodes, (*self.params, *self.state), **fields)
 
-    def _node(self, op: int, inputs: tuple[int, ...], shape: tuple[int, ...], params: tuple[int, ...] = ()) -> int:
-        self.nodes.append(Node(op, inputs, params))
+    def _param(self, param: Param) -> int:
+        self.params.append(param)
+        return len(self.params) - 1
+
+    def _vector(self, elements: int, spread: float, centre: float = 0.0) -> int:
+        values = centre + spread * self.random.standard_normal((elements, 1))
+        return self._param(Param(values.astype(np.float32)))
+
+    def _node(
+        self,
+        op: int,
+        inputs: tuple[int, ...],
+        shape: tuple[int, ...],
+        params: tuple[int, ...] = (),
+        attrs: tuple[int | float, ...] = (),
+    ) -> int:
+        self.nodes.append(Node(op, inputs, params, attrs))
         self.shapes.append(shape)
         return self.last
+
+
+def _pair(value: Pair, dimensions: int, alone: int = 1) -> tuple[int, int]:
+    """(height, width); along the height that a one-dimensional window has not, `alone`."""
+    if dimensions == 2:
+        return (value, value) if isinstance(value, int) else value
+    assert isinstance(value, int)
+    return (alone, value)
+
+
+def _windows(dimensions: int, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair = 1) -> list[tuple[int, int]]:
+    sides = [(kernel, 1), (stride, 1), (pad, 0), (dilation, 1)]
+    return [_pair(value, dimensions, alone) for value, alone in sides]
+
+
+def _window_shape(
+    sizes: Sequence[int], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, ...]:
+    out = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip((1, *sizes)[-2:], kernel, stride, pad, dilation, strict=True)
+    ]
+    return tuple(out[-len(sizes) :])
 
 
 def mlp(

@@ -1,6 +1,7 @@
 """The same networks in float64: forward and backward by plain numpy formulas, and forward in PyTorch for its autograd.
 
-Gradients and values come in the artifact's order: live weights in CSR order, dense ones row-major.
+Gradients and values come in the artifact's order: live weights in CSR order, dense ones row-major; gradients without those
+of running statistics, which have none.
 """
 
 from __future__ import annotations
@@ -11,69 +12,82 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from tests.device_runtime.tkt_writer import ADAM, FLATTEN, LINEAR, RELU, Net, Recipe
+from tests.device_runtime import numpy_operators
+from tests.device_runtime import tkt_writer as ops
+from tests.device_runtime.numpy_operators import Call, Doubles
+from tests.device_runtime.tkt_writer import Net, Node, Recipe
 
-Doubles = NDArray[np.float64]
+Targets = NDArray[np.int32] | NDArray[np.float32]
 
 
 def normalised(net: Net, x: NDArray[np.float32]) -> Doubles:
+    """(batch, *input shape)"""
     channels = len(net.mean)
     flat = x.reshape(len(x), channels, -1).astype(np.float64)
     mean, inverse_std = (np.array(v, np.float32).astype(np.float64)[:, None] for v in (net.mean, net.inverse_std))
-    return ((flat - mean) * inverse_std).reshape(len(x), -1)
+    return ((flat - mean) * inverse_std).reshape(len(x), *net.shapes[0])
 
 
-def forward(net: Net, params: list[Doubles], x: NDArray[np.float32]) -> list[Doubles]:
-    """Every buffer, (batch, elements); `params` are dense matrices."""
-    buffers = [normalised(net, x)]
-    for node in net.nodes:
-        source = buffers[node.inputs[0]]
-        if node.op == LINEAR:
-            value = source @ params[node.params[0]].T
-            if len(node.params) == 2:
-                value = value + params[node.params[1]].ravel()
-        elif node.op == RELU:
-            value = np.maximum(source, 0.0)
-        elif node.op == FLATTEN:
-            value = source
-        else:
-            value = source + buffers[node.inputs[1]]
-        buffers.append(value)
-    return buffers
-
-
-def loss_and_gradients(net: Net, x: NDArray[np.float32], y: NDArray[np.int32]) -> tuple[float, Doubles]:
-    """Mean cross-entropy and its gradient in float64, by hand-written formulas."""
+def calls(net: Net, x: NDArray[np.float32], *, training: bool = True) -> tuple[list[Doubles], list[object]]:
+    """Every buffer (batch, *shape), and every node's way back."""
     params = [param.values.astype(np.float64) for param in net.params]
-    buffers = forward(net, params, x)
-    shifted = buffers[-1] - buffers[-1].max(axis=1, keepdims=True)
+    buffers, back = [normalised(net, x)], []
+    for node, shape in zip(net.nodes, net.shapes[1:], strict=True):
+        call = Call(node, [buffers[b] for b in node.inputs], [params[p] for p in node.params], shape, training)
+        value, backward = numpy_operators.run(call)
+        buffers.append(value)
+        back.append(backward)
+    return buffers, back
+
+
+def forward(net: Net, x: NDArray[np.float32], *, training: bool = True) -> list[Doubles]:
+    return calls(net, x, training=training)[0]
+
+
+def numpy_loss(net: Net, z: Doubles, y: Targets) -> tuple[float, Doubles]:
+    """The mean loss of the recipe, and its gradient by z."""
+    if net.loss == ops.MSE:
+        return float(np.mean((z - y) ** 2)), 2.0 * (z - y) / z.size
+    if net.loss == ops.BCE:
+        loss = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
+        return float(loss.mean()), (1.0 / (1.0 + np.exp(-z)) - y) / z.size
+    shifted = z - z.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    rows = np.arange(len(y))
-    loss = float(-log_p[rows, y].mean())
+    classes = z.shape[1]
+    weights = np.ones(classes) if net.class_weights is None else np.array(net.class_weights, np.float32).astype(float)
+    smoothing = float(np.float32(net.recipe.label_smoothing))
+    aim = np.eye(classes)[y] * (1.0 - smoothing) * weights[y][:, None] + smoothing / classes * weights
+    total = weights[y].sum()
+    gradient = (np.exp(log_p) * aim.sum(axis=1, keepdims=True) - aim) / total
+    return float(-(aim * log_p).sum() / total), gradient
+
+
+def loss_and_gradients(net: Net, x: NDArray[np.float32], y: Targets) -> tuple[float, Doubles]:
+    """By hand-written formulas in float64."""
+    buffers, back = calls(net, x)
+    loss, delta = numpy_loss(net, buffers[-1], y)
     deltas = [np.zeros_like(buffer) for buffer in buffers]
-    deltas[-1] = np.exp(log_p)
-    deltas[-1][rows, y] -= 1.0
-    deltas[-1] /= len(y)
-    gradients = [np.zeros_like(param) for param in params]
+    deltas[-1] = delta
+    gradients = [np.zeros(param.values.shape) for param in net.params]
     for index in reversed(range(len(net.nodes))):
-        node, delta = net.nodes[index], deltas[index + 1]
-        if node.op == LINEAR:
-            gradients[node.params[0]] = delta.T @ buffers[node.inputs[0]]
-            if len(node.params) == 2:
-                gradients[node.params[1]] = delta.sum(axis=0).reshape(-1, 1)
-            deltas[node.inputs[0]] += delta @ params[node.params[0]]
-        elif node.op == RELU:
-            deltas[node.inputs[0]] += delta * (buffers[index + 1] > 0)
-        else:
-            for source in node.inputs:
-                deltas[source] += delta
+        node = net.nodes[index]
+        inputs, params = back[index](deltas[index + 1])  # type: ignore[operator]
+        for buffer, gradient in zip(node.inputs, inputs, strict=True):
+            deltas[buffer] = deltas[buffer] + gradient
+        for number, gradient in zip(node.params, params, strict=True):
+            gradients[number] = gradient
     return loss, stored(net, gradients)
 
 
-def stored(net: Net, matrices: list[Doubles]) -> Doubles:
-    """Dense matrices -> the floats that an artifact keeps."""
-    parts = [m.ravel() if p.mask is None else m[p.mask] for p, m in zip(net.params, matrices, strict=True)]
+def stored(net: Net, matrices: list[Doubles], *, state: bool = False) -> Doubles:
+    """Dense matrices -> the floats that an artifact keeps; running statistics only with `state`."""
+    parts = [
+        m.ravel() if p.mask is None else m[p.mask]
+        for p, m in zip(net.params, matrices, strict=True)
+        if state or not p.state
+    ]
     return np.concatenate(parts)
 
 
@@ -92,54 +106,140 @@ class TorchNet:
     """The network in PyTorch, float64, with pruned weights held at zero by masks; `step` is PyTorch's own optimizer."""
 
     def __init__(self, net: Net, recipe: Recipe | None = None) -> None:
-        self.net = net
-        self.params = [torch.tensor(p.values, dtype=torch.float64, requires_grad=True) for p in net.params]
+        self.net, self.recipe = net, recipe or net.recipe
+        self.params = [torch.tensor(p.values, dtype=torch.float64, requires_grad=not p.state) for p in net.params]
         self.masks = [None if p.mask is None else torch.tensor(p.mask) for p in net.params]
-        recipe = recipe or net.recipe
-        names = ("learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon")
-        rate, momentum, decay, beta1, beta2, epsilon = (float(np.float32(getattr(recipe, name))) for name in names)
-        self.optimizer: torch.optim.Optimizer
-        if recipe.optimizer == ADAM:
-            betas = (beta1, beta2)
-            self.optimizer = torch.optim.Adam(self.params, lr=rate, betas=betas, eps=epsilon, weight_decay=decay)
-        else:
-            self.optimizer = torch.optim.SGD(self.params, lr=rate, momentum=momentum, weight_decay=decay)
+        self.trained = [p for p in self.params if p.requires_grad]
+        self.optimizer = _optimizer(self.recipe, self.trained)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _rate_factor(self.recipe, step))
 
-    def loss(self, x: NDArray[np.float32], y: NDArray[np.int32]) -> torch.Tensor:
+    def outputs(self, x: NDArray[np.float32], *, training: bool = True) -> torch.Tensor:
         buffers = [torch.from_numpy(normalised(self.net, x))]
-        for node in self.net.nodes:
-            source = buffers[node.inputs[0]]
-            if node.op == LINEAR:
-                bias = self.params[node.params[1]].flatten() if len(node.params) == 2 else None
-                value = torch.nn.functional.linear(source, self._masked(node.params[0]), bias)
-            elif node.op == RELU:
-                value = torch.relu(source)
-            elif node.op == FLATTEN:
-                value = source
-            else:
-                value = source + buffers[node.inputs[1]]
-            buffers.append(value)
-        return torch.nn.functional.cross_entropy(buffers[-1], torch.from_numpy(y.astype(np.int64)))
+        for node, shape in zip(self.net.nodes, self.net.shapes[1:], strict=True):
+            inputs = [buffers[b] for b in node.inputs]
+            buffers.append(self._run(node, inputs, shape, training))
+        return buffers[-1]
 
-    def loss_and_gradients(self, x: NDArray[np.float32], y: NDArray[np.int32]) -> tuple[float, Doubles]:
+    def loss(self, x: NDArray[np.float32], y: Targets) -> torch.Tensor:
+        z = self.outputs(x)
+        if self.net.loss == ops.MSE:
+            return functional.mse_loss(z, torch.from_numpy(y.astype(np.float64)))
+        if self.net.loss == ops.BCE:
+            return functional.binary_cross_entropy_with_logits(z, torch.from_numpy(y.astype(np.float64)))
+        weights = self.net.class_weights
+        return functional.cross_entropy(
+            z,
+            torch.from_numpy(y.astype(np.int64)),
+            weight=None if weights is None else torch.tensor(np.array(weights, np.float32), dtype=torch.float64),
+            label_smoothing=float(np.float32(self.recipe.label_smoothing)),
+        )
+
+    def loss_and_gradients(self, x: NDArray[np.float32], y: Targets) -> tuple[float, Doubles]:
         with one_thread():
             loss = self.loss(x, y)
-            found = torch.autograd.grad(loss, self.params, allow_unused=True)
-        dense = [torch.zeros_like(p) if g is None else g for p, g in zip(self.params, found, strict=True)]
+            found = torch.autograd.grad(loss, self.trained, allow_unused=True)
+        gradients = iter(torch.zeros_like(p) if g is None else g for p, g in zip(self.trained, found, strict=True))
+        dense = [next(gradients) if p.requires_grad else torch.zeros_like(p) for p in self.params]
         return float(loss.detach()), stored(self.net, [gradient.numpy() for gradient in dense])
 
-    def step(self, x: NDArray[np.float32], y: NDArray[np.int32]) -> float:
+    def step(self, x: NDArray[np.float32], y: Targets) -> float:
         self.optimizer.zero_grad()
         with one_thread():
             loss = self.loss(x, y)
             loss.backward()  # type: ignore[no-untyped-call]
+            if self.recipe.clip_norm > 0:
+                torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
             self.optimizer.step()
+            self.schedule.step()
         return float(loss.detach())
 
     @property
     def values(self) -> Doubles:
-        return stored(self.net, [param.detach().numpy() for param in self.params])
+        return stored(self.net, [param.detach().numpy() for param in self.params], state=True)
 
     def _masked(self, index: int) -> torch.Tensor:
         mask = self.masks[index]
         return self.params[index] if mask is None else self.params[index] * mask
+
+    def _run(self, node: Node, inputs: list[torch.Tensor], shape: tuple[int, ...], training: bool) -> torch.Tensor:
+        x, params = inputs[0], [self._masked(p) for p in node.params]
+        vectors = [p.flatten() for p in params]
+        a = [int(v) for v in node.attrs]
+        if node.op == ops.LINEAR:
+            return functional.linear(x, params[0], vectors[1] if len(params) == 2 else None)
+        if node.op == ops.CONV:
+            return _torch_conv(x, params, a).reshape(len(x), *shape)
+        if node.op == ops.BATCH_NORM:
+            batch = training and not a[2] and x.numel() > x.shape[1]
+            state = [p.detach().flatten().clone() for p in params[2:]]
+            y = functional.batch_norm(
+                x, *state, *vectors[:2], batch, float(np.float32(node.attrs[1])), float(np.float32(node.attrs[0]))
+            )
+            for index, value in zip(node.params[2:], state, strict=True):
+                with torch.no_grad():
+                    self.params[index].copy_(value[:, None])
+            return y
+        if node.op == ops.LAYER_NORM:
+            width = shape[len(shape) - a[1] :]
+            affine = [v.reshape(width) for v in vectors] or [None, None]
+            return functional.layer_norm(x, width, affine[0], affine[1], float(np.float32(node.attrs[0])))
+        if node.op == ops.EMBEDDING:
+            return functional.embedding(x.long(), params[0])
+        if node.op in (ops.MAX_POOL, ops.AVG_POOL):
+            image = x if x.ndim == 4 else x[:, :, None, :]
+            sides = (a[0], a[1]), (a[2], a[3]), (a[4], a[5])
+            if node.op == ops.MAX_POOL:
+                return functional.max_pool2d(image, *sides).reshape(len(x), *shape)
+            return functional.avg_pool2d(image, *sides, count_include_pad=bool(a[6])).reshape(len(x), *shape)
+        return _torch_simple(node, inputs, shape)
+
+
+def _torch_conv(x: torch.Tensor, params: list[torch.Tensor], a: list[int]) -> torch.Tensor:
+    image = x if x.ndim == 4 else x[:, :, None, :]
+    weight = params[0].reshape(len(params[0]), -1, a[0], a[1])
+    bias = params[1].flatten() if len(params) == 2 else None
+    return functional.conv2d(image, weight, bias, (a[2], a[3]), (a[4], a[5]), (a[6], a[7]), a[8])
+
+
+def _torch_simple(node: Node, inputs: list[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+    x = inputs[0]
+    attr = float(np.float32(node.attrs[0])) if node.attrs else 0.0
+    values = {
+        ops.RELU: lambda: torch.relu(x),
+        ops.RESHAPE: lambda: x.reshape(len(x), *shape),
+        ops.ADD: lambda: x + inputs[1],
+        ops.MUL: lambda: x * inputs[1],
+        ops.CONCAT: lambda: torch.cat(inputs, 1),
+        ops.LEAKY_RELU: lambda: functional.leaky_relu(x, attr),
+        ops.RELU6: lambda: functional.relu6(x),
+        ops.HARDSWISH: lambda: functional.hardswish(x),
+        ops.SIGMOID: lambda: torch.sigmoid(x),
+        ops.TANH: lambda: torch.tanh(x),
+        ops.GELU: lambda: functional.gelu(x, approximate="tanh" if attr else "none"),
+        ops.GLOBAL_AVG_POOL: lambda: x.flatten(2).mean(2),
+        ops.SOFTMAX: lambda: torch.softmax(x, 1),
+        ops.DROPOUT: lambda: x,
+    }
+    return values[node.op]()
+
+
+def _optimizer(recipe: Recipe, params: list[torch.Tensor]) -> torch.optim.Optimizer:
+    names = ("learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon")
+    rate, momentum, decay, beta1, beta2, epsilon = (float(np.float32(getattr(recipe, name))) for name in names)
+    if recipe.optimizer == ops.SGD:
+        return torch.optim.SGD(params, lr=rate, momentum=momentum, weight_decay=decay, nesterov=recipe.nesterov)
+    kind = torch.optim.Adam if recipe.optimizer == ops.ADAM else torch.optim.AdamW
+    return kind(params, lr=rate, betas=(beta1, beta2), eps=epsilon, weight_decay=decay)
+
+
+def _rate_factor(recipe: Recipe, step: int) -> float:
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    at, n, end = step - recipe.warmup_steps, recipe.schedule_steps, float(np.float32(recipe.schedule_factor))
+    if recipe.schedule == ops.STEP:
+        return float(end ** (at // n))
+    if recipe.schedule == ops.CONSTANT:
+        return 1.0
+    done = min(at / n, 1.0)
+    left = 0.5 * (1.0 + np.cos(np.pi * done)) if recipe.schedule == ops.COSINE else 1.0 - done
+    return float(end + (1.0 - end) * left)

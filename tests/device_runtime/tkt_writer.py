@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-LINEAR, RELU, FLATTEN, ADD = 1, 2, 3, 4
-SGD, ADAM = 1, 2
+(LINEAR, RELU, RESHAPE, ADD, MUL, CONCAT, CONV, BATCH_NORM, LAYER_NORM, LEAKY_RELU, RELU6, HARDSWISH, SIGMOID, TANH) = range(1, 15)
+(GELU, MAX_POOL, AVG_POOL, GLOBAL_AVG_POOL, SOFTMAX, EMBEDDING, DROPOUT) = range(15, 22)
+SGD, ADAM, ADAMW = 1, 2, 3
+CROSS_ENTROPY, MSE, BCE = 1, 2, 3
+CONSTANT, STEP, COSINE, LINEAR_DECAY = range(4)
 ARTIFACT_MAGIC = bytes.fromhex("89544B540D0A1A0A")
 CHECKPOINT_MAGIC = bytes.fromhex("89544B430D0A1A0A")
-CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED = range(1, 9)
+CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS = range(1, 10)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Param:
     values: Floats
     mask: NDArray[np.bool_] | None = None
     wide: bool = False
+    state: bool = False  # running statistics: no gradient
 
     @property
     def stored(self) -> Floats:
@@ -42,7 +46,7 @@ class Node:
     op: int
     inputs: tuple[int, ...]
     params: tuple[int, ...] = ()
-    attrs: tuple[int, ...] = ()
+    attrs: tuple[int | float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,13 @@ class Recipe:
     beta2: float = 0.999
     epsilon: float = 1e-8
     epochs: int = 3
+    nesterov: bool = False
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    schedule: int = CONSTANT
+    warmup_steps: int = 0
+    schedule_steps: int = 0
+    schedule_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class Net:
     card: dict[str, Any] = field(default_factory=lambda: {"task": "test"})
     trained: tuple[Floats, ...] | None = None
     ticket_hash: bytes = bytes(range(32))
+    loss: int = CROSS_ENTROPY
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def class_count(self) -> int:
@@ -83,6 +96,10 @@ class Net:
     @property
     def stored(self) -> Floats:
         return np.concatenate([param.stored for param in self.params])
+
+    @property
+    def trained_count(self) -> int:
+        return sum(param.stored.size for param in self.params if not param.state)
 
 
 def artifact(net: Net, **sections: bytes | None) -> bytes:
@@ -97,6 +114,7 @@ def artifact(net: Net, **sections: bytes | None) -> bytes:
         "pattern": pattern,
         "init": net.stored.astype("<f4").tobytes(),
         "trained": None if net.trained is None else np.concatenate(net.trained).astype("<f4").tobytes(),
+        "class_weights": None if net.class_weights is None else np.array(net.class_weights, "<f4").tobytes(),
     }
     content |= sections
     kinds = {name: kind for kind, name in enumerate(content, start=1)}
@@ -145,7 +163,8 @@ def section(content: bytes, kind: int) -> tuple[int, int]:
 
 def _recipe(r: Recipe) -> bytes:
     floats = (r.learning_rate, r.momentum, r.weight_decay, r.beta1, r.beta2, r.epsilon)
-    return struct.pack("<2I6f2I", r.optimizer, r.batch, *floats, r.epochs, 0)
+    more = (r.nesterov, r.label_smoothing, r.clip_norm, r.schedule, r.warmup_steps, r.schedule_steps, r.schedule_factor)
+    return struct.pack("<2I6f2I2f3If2I", r.optimizer, r.batch, *floats, r.epochs, *more, 0, 0)
 
 
 def _record(shape: tuple[int, ...]) -> bytes:
@@ -158,11 +177,12 @@ def _input(net: Net) -> bytes:
 
 
 def _graph(net: Net) -> bytes:
-    content = struct.pack("<4I", len(net.shapes), len(net.nodes), 1, 0) + b"".join(map(_record, net.shapes))
+    content = struct.pack("<4I", len(net.shapes), len(net.nodes), net.loss, 0) + b"".join(map(_record, net.shapes))
     for node in net.nodes:
-        words = (*node.inputs, *node.params, *node.attrs)
+        words = (*node.inputs, *node.params)
         content += struct.pack("<4H", node.op, len(node.inputs), len(node.params), len(node.attrs))
         content += struct.pack(f"<{len(words)}I", *words)
+        content += b"".join(struct.pack("<f" if isinstance(word, float) else "<I", word) for word in node.attrs)
     return content
 
 

@@ -1,0 +1,35 @@
+// Without memory for gradients as many rows as fit the scratch are computed and used at a time.
+#include "core/gradients.h"
+
+#include "core/optimizer.h"
+
+namespace tkt {
+namespace {
+
+// The end of the rows from `first` on whose gradients fit the scratch together; one row always does.
+uint32_t end_of_what_fits(const Matrix &m, uint32_t first, uint32_t last, uint32_t floats) {
+  uint32_t end = first + 1;
+  while (end < last && m.row_begin(end + 1) - m.row_begin(first) <= floats) ++end;
+  return end;
+}
+
+}  // namespace
+
+void use_gradients(tkt_trainer &trainer, uint32_t param, uint32_t first, uint32_t last, GradientFunction compute,
+                   const void *context) {
+  const Parameter &p = trainer.params[param];
+  const Matrix &m = p.matrix;
+  if (trainer.gradient_use == GradientUse::kStore) return compute(context, first, last, p.gradients + m.row_begin(first));
+  for (uint32_t end; first < last; first = end) {
+    end = end_of_what_fits(m, first, last, trainer.scratch_floats);
+    compute(context, first, end, trainer.scratch);
+    const uint32_t begin = m.row_begin(first), count = m.row_begin(end) - begin;
+    if (trainer.gradient_use == GradientUse::kAdd) {
+      trainer.kernels->add(p.gradients + begin, trainer.scratch, p.gradients + begin, count);
+    } else {
+      update_in_place(trainer, p.values + begin, trainer.scratch, count);
+    }
+  }
+}
+
+}  // namespace tkt

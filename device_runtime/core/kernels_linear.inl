@@ -1,0 +1,263 @@
+// Products with a sparse or dense matrix, and the gradient of its weights. The rows of W, of its transpose, and of dense
+// matrices look alike through Row types; a product keeps four chains so that no addition waits for the one before.
+
+// Walks the entries of one row: the weight and the element it multiplies of the entry `ahead` of the present one.
+template <typename Column>
+struct SparseRow {
+  const float *values;
+  const Column *columns;
+  float weight(uint32_t ahead) const { return values[ahead]; }
+  size_t source(uint32_t ahead) const { return columns[ahead]; }
+  void advance(uint32_t entries) { values += entries, columns += entries; }
+};
+
+template <typename Index>
+struct TransposedRow {
+  const float *values;
+  const Index *from, *codes;
+  float weight(uint32_t ahead) const { return values[from[ahead]]; }
+  size_t source(uint32_t ahead) const { return codes[ahead]; }
+  void advance(uint32_t entries) { from += entries, codes += entries; }
+};
+
+struct DenseRow {
+  const float *values;
+  size_t stride, column;
+  float weight(uint32_t ahead) const { return values[ahead * stride]; }
+  size_t source(uint32_t ahead) const { return column + ahead; }
+  void advance(uint32_t entries) { values += entries * stride, column += entries; }
+};
+
+template <typename Column>
+struct SparseRows {
+  const Matrix &matrix;
+  const Column *columns;
+  const float *values;
+  uint32_t entries(uint32_t row) const { return matrix.row_ptr[row + 1] - matrix.row_ptr[row]; }
+  SparseRow<Column> row(uint32_t row) const { return {values + matrix.row_ptr[row], columns + matrix.row_ptr[row]}; }
+};
+
+template <typename Index>
+struct TransposedRows {
+  const Transposed &matrix;
+  const Index *from, *codes;
+  const float *values;
+  uint32_t entries(uint32_t row) const { return matrix.row_ptr[row + 1] - matrix.row_ptr[row]; }
+  TransposedRow<Index> row(uint32_t row) const {
+    return {values, from + matrix.row_ptr[row], codes + matrix.row_ptr[row]};
+  }
+};
+
+struct DenseRows {
+  const Matrix &matrix;
+  const float *values;
+  uint32_t entries(uint32_t) const { return matrix.cols; }
+  DenseRow row(uint32_t row) const { return {values + size_t(row) * matrix.cols, 1, 0}; }
+};
+
+struct DenseColumns {
+  const Matrix &matrix;
+  const float *values;
+  uint32_t entries(uint32_t) const { return matrix.rows; }
+  DenseRow row(uint32_t column) const { return {values + column, matrix.cols, 0}; }
+};
+
+// One chain of each group: a = fma(w[k], x[source(k)], a).
+template <typename V, uint32_t kGroups, typename Row>
+TKT_INLINE void chain_step(const Row &row, uint32_t ahead, const float *x, size_t stride, V (&chain)[kGroups]) {
+  V weight = V::broadcast(row.weight(ahead));
+  const float *at = x + row.source(ahead) * V::kLanes;
+  TKT_UNROLL
+  for (uint32_t g = 0; g < kGroups; ++g) chain[g] = fused(weight, V::load(at + g * stride), chain[g]);
+}
+
+template <typename V, uint32_t kGroups, typename Row>
+TKT_INLINE void row_product(Row row, uint32_t entries, float start, const float *x, size_t stride, V (&y)[kGroups]) {
+  V a0[kGroups], a1[kGroups], a2[kGroups], a3[kGroups];
+  TKT_UNROLL
+  for (uint32_t g = 0; g < kGroups; ++g) {
+    a0[g] = V::broadcast(start);
+    a1[g] = a2[g] = a3[g] = V::zero();
+  }
+  for (; entries >= 4; entries -= 4, row.advance(4)) {
+    chain_step(row, 0, x, stride, a0);
+    chain_step(row, 1, x, stride, a1);
+    chain_step(row, 2, x, stride, a2);
+    chain_step(row, 3, x, stride, a3);
+  }
+  if (entries > 0) chain_step(row, 0, x, stride, a0);
+  if (entries > 1) chain_step(row, 1, x, stride, a1);
+  if (entries > 2) chain_step(row, 2, x, stride, a2);
+  TKT_UNROLL
+  for (uint32_t g = 0; g < kGroups; ++g) y[g] = add(add(a0[g], a1[g]), add(a2[g], a3[g]));
+}
+
+// Where a product reads and writes, and which rows.
+struct ProductPlace {
+  const float *bias, *x;
+  float *y;
+  size_t x_stride, y_stride;
+  bool accumulate;
+  uint32_t first, last;
+};
+
+template <typename V, uint32_t kGroups, typename Rows>
+inline void product_of_groups(const Rows &rows, const ProductPlace &p, uint32_t group) {
+  const float *x = p.x + group * p.x_stride;
+  float *out = p.y + group * p.y_stride + size_t(p.first) * V::kLanes;
+  for (uint32_t r = p.first; r < p.last; ++r, out += V::kLanes) {
+    V y[kGroups];
+    row_product(rows.row(r), rows.entries(r), p.bias ? p.bias[r] : 0.0f, x, p.x_stride, y);
+    TKT_UNROLL
+    for (uint32_t g = 0; g < kGroups; ++g) {
+      float *to = out + g * p.y_stride;
+      (p.accumulate ? add(V::load(to), y[g]) : y[g]).store(to);
+    }
+  }
+}
+
+template <typename V, typename Rows>
+inline void product_of_rows(const Rows &rows, const ProductPlace &place, uint32_t groups) {
+  uint32_t group = 0;
+  if constexpr (V::kLanes == kMaxLanes) {  // fewer lanes have one group
+    for (; group + kGroupsAtOnce <= groups; group += kGroupsAtOnce) {
+      product_of_groups<V, kGroupsAtOnce>(rows, place, group);
+    }
+  }
+  for (; group < groups; ++group) product_of_groups<V, 1>(rows, place, group);
+}
+
+template <typename V>
+void product(const Matrix &m, const float *values, const float *bias, const Tensor &x, const Tensor &y, uint32_t groups,
+             uint32_t first, uint32_t last) {
+  const ProductPlace place = {bias, x.data, y.data, x.group_stride, y.group_stride, false, first, last};
+  if (m.columns16) return product_of_rows<V>(SparseRows<uint16_t>{m, m.columns16, values}, place, groups);
+  if (m.columns32) return product_of_rows<V>(SparseRows<uint32_t>{m, m.columns32, values}, place, groups);
+  product_of_rows<V>(DenseRows{m, values}, place, groups);
+}
+
+template <typename V>
+void transposed_product(const Transposed &t, const float *values, const Tensor &dy, const Tensor &dx, uint32_t groups,
+                        bool accumulate, uint32_t first, uint32_t last) {
+  const ProductPlace place = {nullptr, dy.data, dx.data, dy.group_stride, dx.group_stride, accumulate, first, last};
+  if (t.codes16) return product_of_rows<V>(TransposedRows<uint16_t>{t, t.from16, t.codes16, values}, place, groups);
+  product_of_rows<V>(TransposedRows<uint32_t>{t, t.from32, t.codes32, values}, place, groups);
+}
+
+template <typename V>
+void dense_transposed_product(const Matrix &m, const float *values, const Tensor &dy, const Tensor &dx, uint32_t groups,
+                              bool accumulate, uint32_t first, uint32_t last) {
+  const ProductPlace place = {nullptr, dy.data, dx.data, dy.group_stride, dx.group_stride, accumulate, first, last};
+  product_of_rows<V>(DenseColumns{m, values}, place, groups);
+}
+
+// Where a weight gradient reads.
+struct GradientPlace {
+  const float *x;
+  size_t dy_stride, x_stride;
+  uint32_t groups;
+};
+
+// The columns of a dense row, used like a pointer to stored ones.
+struct Consecutive {
+  uint32_t first;
+  uint32_t operator[](uint32_t k) const { return first + k; }
+  Consecutive operator+(uint32_t k) const { return {first + k}; }
+};
+
+// kCount entries of one row: a = fma(dy, x[column], a) over the groups, then the sums over lanes. kGroups is their number,
+// or 0 where it is not known beforehand.
+template <typename V, uint32_t kCount, uint32_t kGroups, typename Columns>
+TKT_INLINE void entry_gradients(Columns columns, const GradientPlace &p, const float *dy, float *out) {
+  const uint32_t groups = kGroups ? kGroups : p.groups;
+  const float *x = p.x;
+  V a[kCount];
+  TKT_UNROLL
+  for (uint32_t j = 0; j < kCount; ++j) a[j] = V::zero();
+  TKT_UNROLL
+  for (uint32_t group = 0; group < groups; ++group, x += p.x_stride, dy += p.dy_stride) {
+    const V gradient = V::load(dy);
+    TKT_UNROLL
+    for (uint32_t j = 0; j < kCount; ++j) {
+      a[j] = fused(gradient, V::load(x + size_t(columns[j]) * V::kLanes), a[j]);
+    }
+  }
+  sum_lanes<kCount>(a, out);
+}
+
+// The entries [k, end) of one row by blocks as large as the registers allow. A block may run on behind `end` as long as
+// there are columns: up to `limit`; what it writes there is replaced by the next row, or is scratch.
+template <typename V, uint32_t kGroups, typename Columns>
+TKT_INLINE void row_gradients(Columns columns, uint32_t k, uint32_t end, uint32_t limit, const GradientPlace &p,
+                              const float *dy, float *out) {
+  constexpr uint32_t kMany = V::kLanes == kMaxLanes ? kNonzerosAtOnce : 4;
+  if constexpr (kMany > 8) {
+    for (; k + 8 < end && k + kMany <= limit; k += kMany) {
+      entry_gradients<V, kMany, kGroups>(columns + k, p, dy, out + k);
+    }
+    for (; k + 4 < end && k + 8 <= limit; k += 8) entry_gradients<V, 8, kGroups>(columns + k, p, dy, out + k);
+  }
+  for (; k < end && k + 4 <= limit; k += 4) entry_gradients<V, 4, kGroups>(columns + k, p, dy, out + k);
+  if (k >= end) return;
+  const uint32_t left = end - k;
+  const uint32_t few[4] = {columns[k], columns[k + (left > 1)], columns[k + left - 1], columns[k]};
+  float sums[4];
+  entry_gradients<V, 4, 0>(static_cast<const uint32_t *>(few), p, dy, sums);
+  for (uint32_t j = 0; j < left; ++j) out[k + j] = sums[j];
+}
+
+template <typename V, uint32_t kGroups, typename Column>
+void sparse_gradients(const Matrix &m, const Column *columns, const GradientPlace &place, const Tensor &dy,
+                      uint32_t first, uint32_t last, float *out) {
+  const uint32_t start = m.row_ptr[first];
+  for (uint32_t r = first; r < last; ++r) {
+    row_gradients<V, kGroups>(columns + start, m.row_ptr[r] - start, m.row_ptr[r + 1] - start, m.nnz - start, place,
+                              dy.data + size_t(r) * V::kLanes, out);
+  }
+}
+
+template <typename V>
+void weight_gradient(const Matrix &m, const Tensor &dy, const Tensor &x, uint32_t groups, uint32_t first, uint32_t last,
+                     float *out) {
+  const GradientPlace place = {x.data, dy.group_stride, x.group_stride, groups};
+  if (m.dense()) {
+    for (uint32_t r = first; r < last; ++r) {
+      const float *gradient = dy.data + size_t(r) * V::kLanes;
+      row_gradients<V, 0>(Consecutive{0}, 0, m.cols, m.cols, place, gradient, out + size_t(r - first) * m.cols);
+    }
+    return;
+  }
+  if (m.columns32) return sparse_gradients<V, 0>(m, m.columns32, place, dy, first, last, out);
+  if constexpr (V::kLanes == kMaxLanes) {  // the usual batch of 32, without a loop
+    if (groups == 2) return sparse_gradients<V, 2>(m, m.columns16, place, dy, first, last, out);
+  }
+  sparse_gradients<V, 0>(m, m.columns16, place, dy, first, last, out);
+}
+
+// dx += W^T dy by rows of W: one chain an element, in the order of the rows. Needs no transposed pattern.
+template <typename V, typename Rows>
+inline void scatter_rows(const Rows &rows, uint32_t row_count, const float *dy, float *dx) {
+  for (uint32_t r = 0; r < row_count; ++r, dy += V::kLanes) {
+    const V gradient = V::load(dy);
+    const auto row = rows.row(r);
+    for (uint32_t k = 0, entries = rows.entries(r); k < entries; ++k) {
+      float *to = dx + row.source(k) * V::kLanes;
+      fused(V::broadcast(row.weight(k)), gradient, V::load(to)).store(to);
+    }
+  }
+}
+
+template <typename V>
+void scatter_product(const Matrix &m, const float *values, const Tensor &dy, const Tensor &dx, uint32_t groups) {
+  for (uint32_t g = 0; g < groups; ++g) {
+    const float *from = dy.data + g * dy.group_stride;
+    float *to = dx.data + g * dx.group_stride;
+    if (m.columns16) {
+      scatter_rows<V>(SparseRows<uint16_t>{m, m.columns16, values}, m.rows, from, to);
+    } else if (m.columns32) {
+      scatter_rows<V>(SparseRows<uint32_t>{m, m.columns32, values}, m.rows, from, to);
+    } else {
+      scatter_rows<V>(DenseRows{m, values}, m.rows, from, to);
+    }
+  }
+}

@@ -1,0 +1,53 @@
+// A counting sort by transposed row.
+#include "core/transposed.h"
+
+namespace tkt {
+namespace {
+
+uint32_t column_of(const Matrix &m, uint32_t row, uint32_t k) {
+  if (m.columns16) return m.columns16[k];
+  return m.columns32 ? m.columns32[k] : k - row * m.cols;
+}
+
+template <typename Visit>
+void for_each_entry(const Matrix &m, const Transposition &t, Visit visit) {
+  for (uint32_t r = 0; r < m.rows; ++r) {
+    for (uint32_t k = m.row_begin(r); k < m.row_begin(r + 1); ++k) {
+      uint32_t row, code;
+      t.map(t.context, r, column_of(m, r, k), &row, &code);
+      visit(k, row, code);
+    }
+  }
+}
+
+template <typename Index>
+void fill(const Matrix &m, const Transposition &t, uint32_t *starts, Index *from, Index *codes) {
+  for_each_entry(m, t, [=](uint32_t, uint32_t row, uint32_t) { ++starts[row + 1]; });
+  for (uint32_t r = 0; r < t.rows; ++r) starts[r + 1] += starts[r];
+  for_each_entry(m, t, [=](uint32_t k, uint32_t row, uint32_t code) {
+    const uint32_t at = starts[row]++;
+    from[at] = static_cast<Index>(k);
+    codes[at] = static_cast<Index>(code);
+  });
+  for (uint32_t r = t.rows; r > 0; --r) starts[r] = starts[r - 1];  // each had moved to the next one's start
+  starts[0] = 0;
+}
+
+}  // namespace
+
+Transposed *lay_out_transposed(const Matrix &m, const Transposition &t, Arena &arena) {
+  const bool narrow = m.nnz <= 65536 && t.codes <= 65536;
+  Transposed *made = arena.take<Transposed>(kIndex, 1);
+  uint32_t *starts = arena.take<uint32_t>(kIndex, uint64_t(t.rows) + 1);
+  uint16_t *from16 = narrow ? arena.take<uint16_t>(kIndex, m.nnz) : nullptr;
+  uint16_t *codes16 = narrow ? arena.take<uint16_t>(kIndex, m.nnz) : nullptr;
+  uint32_t *from32 = narrow ? nullptr : arena.take<uint32_t>(kIndex, m.nnz);
+  uint32_t *codes32 = narrow ? nullptr : arena.take<uint32_t>(kIndex, m.nnz);
+  if (made == nullptr) return nullptr;
+  if (narrow) fill(m, t, starts, from16, codes16);
+  if (!narrow) fill(m, t, starts, from32, codes32);
+  *made = {t.rows, m.nnz, starts, from16, codes16, from32, codes32};
+  return made;
+}
+
+}  // namespace tkt
