@@ -13,7 +13,7 @@ namespace tkt {
 namespace {
 
 constexpr uint32_t kMaxWindow = 256, kMaxReach = 4096;
-constexpr uint32_t kStripBytes = 1u << 18, kBlockBytes = 1u << 18;  // of the second cache, with room for the rest
+constexpr uint32_t kStripBytes = 1u << 18, kBlockBytes = 1u << 19;  // parts of a second cache of 1 MiB
 
 // One axis of a convolution.
 struct Axis {

@@ -13,6 +13,7 @@ from tests.device_runtime import tkt_writer as ops
 from tests.device_runtime.tkt_writer import Net, Node, Param, Recipe
 
 Pair = int | tuple[int, int]
+Floats = NDArray[np.float32]
 
 LENET = (784, 300, 100, 10)
 

@@ -48,7 +48,7 @@ def test_inspect_tells_what_was_written() -> None:
     facts = inspect(GOOD, batch=5, optimizer="adam")
     live = sum(int(param.mask.sum()) for param in NET.params if param.mask is not None)
     weights = sum(param.mask.size for param in NET.params if param.mask is not None)
-    assert facts["operators"] == ["flatten", "linear", "relu", "linear", "relu", "add", "linear"]
+    assert facts["operators"] == ["reshape", "linear", "relu", "linear", "relu", "add", "linear"]
     assert facts["nnz"] == live
     assert facts["density"] == pytest.approx(live / weights)
     assert facts["value_count"] == NET.stored.size
@@ -149,7 +149,7 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "section beyond the end": lambda: header(64 + 6 * 16 + 8, "<I", 2**31),
     "kinds not rising": lambda: header(64 + 16, "<I", 1),
     "padding": lambda: seal(
-        bytearray(GOOD[: section(GOOD, RECIPE)[0] + 40] + b"\1" + GOOD[section(GOOD, RECIPE)[0] + 41 :])
+        bytearray(GOOD[: section(GOOD, RECIPE)[0] + 72] + b"\1" + GOOD[section(GOOD, RECIPE)[0] + 73 :])
     ),
     "no card": lambda: sections((1, None)),
     "no recipe": lambda: sections((RECIPE, None)),
@@ -160,7 +160,19 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "learning rate NaN": lambda: patched(RECIPE, 8, "<f", float("nan")),
     "momentum 1": lambda: patched(RECIPE, 12, "<f", 1.0),
     "epsilon 0": lambda: patched(RECIPE, 28, "<f", 0.0),
-    "reserved recipe": lambda: patched(RECIPE, 36, "<I", 1),
+    "nesterov 2": lambda: patched(RECIPE, 36, "<I", 2),
+    "nesterov without momentum": lambda: artifact(replace(NET, recipe=Recipe(momentum=0.0, nesterov=True))),
+    "label smoothing 1": lambda: patched(RECIPE, 40, "<f", 1.0),
+    "clip_norm below 0": lambda: patched(RECIPE, 44, "<f", -1.0),
+    "a schedule without steps": lambda: artifact(replace(NET, recipe=Recipe(schedule=2))),
+    "steps without a schedule": lambda: artifact(replace(NET, recipe=Recipe(schedule_steps=9))),
+    "schedule_factor above 1": lambda: patched(RECIPE, 60, "<f", 1.5),
+    "reserved recipe": lambda: patched(RECIPE, 64, "<I", 1),
+    "reserved recipe, last": lambda: patched(RECIPE, 68, "<I", 1),
+    "class weights of mse": lambda: artifact(replace(NET, loss=2, class_weights=(1.0, 1.0, 1.0, 1.0))),
+    "a class weight too few": lambda: artifact(replace(NET, class_weights=(1.0, 1.0, 1.0))),
+    "a class weight below 0": lambda: artifact(replace(NET, class_weights=(1.0, 1.0, 1.0, -1.0))),
+    "class weights all 0": lambda: artifact(replace(NET, class_weights=(0.0, 0.0, 0.0, 0.0))),
     "rank 0": lambda: patched(INPUT, 0, "<I", 0),
     "rank 5": lambda: patched(INPUT, 0, "<I", 5),
     "unused extent 2": lambda: patched(INPUT, 16, "<I", 2),
@@ -210,13 +222,14 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
 
 INCOMPATIBLE: dict[str, Callable[[], bytes]] = {
     "version 2": lambda: header(8, "<H", 2),
-    "section kind 9": lambda: sections((9, b"new")),
+    "section kind 10": lambda: sections((10, b"new")),
 }
 
 UNSUPPORTED: dict[str, Callable[[], bytes]] = {
     "operator 77": lambda: patched(GRAPH, NODES, "<H", 77),
-    "loss 2": lambda: patched(GRAPH, 8, "<I", 2),
-    "optimizer 3": lambda: artifact(replace(NET, recipe=Recipe(optimizer=3))),
+    "loss 4": lambda: patched(GRAPH, 8, "<I", 4),
+    "optimizer 4": lambda: artifact(replace(NET, recipe=Recipe(optimizer=4))),
+    "schedule 4": lambda: artifact(replace(NET, recipe=Recipe(schedule=4, schedule_steps=1))),
 }
 
 

@@ -105,10 +105,11 @@ def test_without_users_there_is_one_device() -> None:
 
 
 def test_too_small_a_budget_is_told_with_both_figures() -> None:
-    needed = simulate(ARTIFACT, PEOPLE, replace(SETTINGS, users=1), {})["users"][0]["arena_bytes"]
-    simulate(ARTIFACT, PEOPLE, replace(SETTINGS, users=1), {"budget_bytes": needed})
+    least = {"batch": 1}
+    needed = simulate(ARTIFACT, PEOPLE, replace(SETTINGS, users=1), least)["users"][0]["arena_bytes"]
+    simulate(ARTIFACT, PEOPLE, replace(SETTINGS, users=1), {**least, "budget_bytes": needed})
     with pytest.raises(BudgetExceeded, match=rf"(?s)(?=.*{needed})(?=.*{needed - 1})"):
-        simulate(ARTIFACT, PEOPLE, SETTINGS, {"budget_bytes": needed - 1})
+        simulate(ARTIFACT, PEOPLE, SETTINGS, {**least, "budget_bytes": needed - 1})
 
 
 @pytest.mark.parametrize(

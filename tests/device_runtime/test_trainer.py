@@ -82,8 +82,7 @@ def test_samples_may_be_bytes_or_floats_shaped_or_flat() -> None:
 
 
 def test_predict_and_evaluate_equal_the_reference() -> None:
-    params = [param.values.astype(np.float64) for param in NET.params]
-    scores = reference.forward(NET, params, X)[-1]
+    scores = reference.forward(NET, X)[-1]
     exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
     wanted = exponentials / exponentials.sum(axis=1, keepdims=True)
     with Trainer.open(ARTIFACT, batch=7) as trainer:
@@ -194,14 +193,14 @@ def test_a_loss_that_is_not_finite_leaves_the_weights() -> None:
 def test_the_arena_is_exact(recipe: Recipe, batch: int) -> None:
     """One byte less is refused by tkt_open itself, and by the budget; the stated size trains."""
     content = artifact(nets.small(recipe=recipe))
-    options = make_options(content, batch=batch)
+    options = make_options(content, batch=batch, micro_batch=batch)
     needed = core.arena_bytes(content, options)
     memory = core.memory_plan(content, options)
     assert sum(size for part, size in memory.items() if part != "total") == memory["total"] == needed
     with pytest.raises(BudgetExceeded, match=str(needed)):
         core.CoreTrainer(content, options, arena_bytes=needed - 1)
     with pytest.raises(BudgetExceeded, match=rf"(?s)(?=.*{needed})(?=.*{needed - 1})"):
-        Trainer.open(content, batch=batch, budget_bytes=needed - 1)
+        Trainer.open(content, batch=batch, micro_batch=batch, budget_bytes=needed - 1)
     with Trainer.open(content, batch=batch, budget_bytes=needed) as trainer:
         assert trainer.arena_bytes == trainer.memory["total"] == needed
         trainer.fit(X, Y, epochs=1)
