@@ -129,6 +129,9 @@ static void put_recipe(Ticket *t) {
   put_u32(t, 8);
   for (int i = 0; i < 6; ++i) put_f32(t, numbers[i]);
   put_u32(t, 3);
+  for (int i = 0; i < 6; ++i) put_u32(t, 0); /* nesterov .. schedule_steps */
+  put_f32(t, 1.0f);
+  put_u32(t, 0);
   put_u32(t, 0);
 }
 

@@ -127,7 +127,7 @@ static void test_options(void) {
   REFUSED(struct_bytes, 8, "struct_bytes");
   REFUSED(batch, 0, "batch is 0");
   REFUSED(batch, 65537, "batch is 65537");
-  REFUSED(optimizer, 3, "optimizer is 3");
+  REFUSED(optimizer, 4, "optimizer is 4");
   REFUSED(kernels, 5, "kernels is 5");
   REFUSED(start, 2, "start is 2");
   REFUSED(start, TKT_START_TRAINED, "TRAINED");
@@ -139,7 +139,14 @@ static void test_options(void) {
   REFUSED(beta1, 1.0f, "beta1");
   REFUSED(beta2, -0.25f, "beta2");
   REFUSED(epsilon, 0.0f, "epsilon");
-  REFUSED(reserved, 1, "reserved");
+  REFUSED(nesterov, 2, "nesterov is 2");
+  REFUSED(label_smoothing, 1.0f, "label_smoothing is 1");
+  REFUSED(clip_norm, -1.0f, "clip_norm is -1");
+  REFUSED(schedule, 4, "schedule is 4");
+  REFUSED(schedule, TKT_SCHEDULE_STEP, "schedule_steps is 0");
+  REFUSED(schedule_steps, 5, "schedule_steps is 5");
+  REFUSED(schedule_factor, 1.5f, "schedule_factor is 1.5");
+  REFUSED(store_gradients, 2, "store_gradients is 2");
 #undef REFUSED
   CHECK(tkt_arena_bytes(file(), g_ticket.size, NULL, &bytes, &g_error) == TKT_INVALID_INPUT);
   CHECK(tkt_arena_bytes(file(), g_ticket.size, &good, NULL, &g_error) == TKT_INVALID_INPUT);

@@ -1,5 +1,5 @@
 /* Every kernel set that this processor has gives the bits of the scalar one: losses, values, gradients and predictions
- * of fifty steps, whole and partial groups of sixteen samples, every optimizer.
+ * of fifty steps; every operator, every optimizer, every number of lanes, whole and partial groups, batches in parts.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,22 +10,27 @@
 /* Of all outcomes, on every target. It changes only together with the section Arithmetic of FORMAT.md. */
 #define DIGEST 0x833b1b6au
 
-enum { INPUTS = 70, HIDDEN = 41, CLASSES = 5, STEPS = 50, SAMPLES = 150 };
+enum { INPUTS = 70, HIDDEN = 41, CLASSES = 5, STEPS = 50, SAMPLES = 150, MAX_INPUTS = 256 };
 
 static Ticket g_ticket;
-static uint64_t g_file[MAX_FILE / 8];
-static float g_samples[SAMPLES * INPUTS];
-static int32_t g_labels[SAMPLES];
+static uint64_t g_bytes[MAX_FILE / 8];
+static size_t g_size;
+static tkt_info g_info;
+static float g_samples[SAMPLES * MAX_INPUTS];
+static union {
+  int32_t labels[SAMPLES];
+  float floats[SAMPLES * CLASSES];
+} g_targets;
 
 typedef struct Outcome {
-  float losses[STEPS], values[MAX_VALUES], gradients[MAX_VALUES], probabilities[SAMPLES * CLASSES];
+  float losses[STEPS], values[MAX_VALUES], gradients[MAX_VALUES], outputs[SAMPLES * CLASSES];
   double loss_sum;
   uint32_t correct;
 } Outcome;
 
 static void require(int condition, const char *what, const tkt_error *error) {
   if (condition) return;
-  fprintf(stderr, "kernels_test: %s [%s]\n", what, error->text);
+  fprintf(stderr, "kernels_test: %s [%s]\n", what, error ? error->text : "");
   exit(1);
 }
 
@@ -33,11 +38,16 @@ static int is_available(tkt_options options, uint32_t kernels) {
   tkt_trainer *trainer;
   uint64_t bytes = 0;
   options.kernels = kernels;
-  tkt_arena_bytes(g_file, g_ticket.size, &options, &bytes, NULL);
+  tkt_arena_bytes(g_bytes, g_size, &options, &bytes, NULL);
   void *arena = malloc(bytes);
-  tkt_status status = tkt_open(g_file, g_ticket.size, &options, arena, bytes, &trainer, NULL);
+  tkt_status status = tkt_open(g_bytes, g_size, &options, arena, bytes, &trainer, NULL);
   free(arena);
   return status == TKT_OK;
+}
+
+static const void *targets_at(uint32_t sample) {
+  if (g_info.loss == TKT_CROSS_ENTROPY) return g_targets.labels + sample;
+  return g_targets.floats + sample * g_info.class_count;
 }
 
 static void run(tkt_options options, uint32_t kernels, Outcome *outcome) {
@@ -46,21 +56,21 @@ static void run(tkt_options options, uint32_t kernels, Outcome *outcome) {
   uint64_t bytes = 0;
   const uint32_t batch = options.batch;
   options.kernels = kernels;
-  require(tkt_arena_bytes(g_file, g_ticket.size, &options, &bytes, &error) == TKT_OK, "arena", &error);
+  require(tkt_arena_bytes(g_bytes, g_size, &options, &bytes, &error) == TKT_OK, "arena", &error);
   void *arena = malloc(bytes);
   memset(arena, 0xFF, bytes);
-  require(tkt_open(g_file, g_ticket.size, &options, arena, bytes, &t, &error) == TKT_OK, "open", &error);
+  require(tkt_open(g_bytes, g_size, &options, arena, bytes, &t, &error) == TKT_OK, "open", &error);
   require(tkt_kernels_in_use(t) == kernels, "kernels in use", &error);
   for (uint32_t step = 0; step < STEPS; ++step) {
     uint32_t first = step * 13 % (SAMPLES - batch), count = step % 5 == 4 ? (batch + 1) / 2 : batch;
-    tkt_status status =
-        tkt_train_step(t, g_samples + first * INPUTS, g_labels + first, count, &outcome->losses[step], &error);
+    const float *samples = g_samples + first * g_info.input_elements;
+    tkt_status status = tkt_train_step(t, samples, targets_at(first), count, &outcome->losses[step], &error);
     require(status == TKT_OK, "step", &error);
   }
-  memcpy(outcome->values, tkt_values(t), 4 * g_ticket.value_count);
-  memcpy(outcome->gradients, tkt_gradients(t), 4 * g_ticket.value_count);
-  require(tkt_predict(t, g_samples, SAMPLES, outcome->probabilities, &error) == TKT_OK, "predict", &error);
-  tkt_status status = tkt_evaluate(t, g_samples, g_labels, SAMPLES, &outcome->loss_sum, &outcome->correct, &error);
+  memcpy(outcome->values, tkt_values(t), 4 * g_info.value_count);
+  if (tkt_gradients(t)) memcpy(outcome->gradients, tkt_gradients(t), 4 * g_info.trained_count);
+  require(tkt_predict(t, g_samples, SAMPLES, outcome->outputs, &error) == TKT_OK, "predict", &error);
+  tkt_status status = tkt_evaluate(t, g_samples, targets_at(0), SAMPLES, &outcome->loss_sum, &outcome->correct, &error);
   require(status == TKT_OK, "evaluate", &error);
   free(arena);
 }
@@ -92,25 +102,86 @@ static uint32_t compare_all(const tkt_options *options, uint32_t *digest) {
   return sets;
 }
 
-int main(void) {
-  static const uint32_t batches[] = {1, 7, 16, 32, 33, 48, 100};
-  uint32_t compared = 0, digest = 0;
-  write_artifact(&g_ticket, (uint8_t *)g_file, INPUTS, HIDDEN, CLASSES, 35);
-  for (int i = 0; i < SAMPLES * INPUTS; ++i) g_samples[i] = random_value(&g_ticket);
-  for (int s = 0; s < SAMPLES; ++s) g_labels[s] = (int32_t)(next_random(&g_ticket) % CLASSES);
-  tkt_options options;
-  options.struct_bytes = sizeof options;
-  if (tkt_default_options(g_file, g_ticket.size, &options, NULL) != TKT_OK) return 1;
-  for (int variant = 0; variant < 4; ++variant) {
-    options.optimizer = variant < 3 ? TKT_SGD : TKT_ADAM;
-    options.momentum = variant == 0 ? 0.0f : 0.9f;
-    options.weight_decay = variant >= 2 ? 1e-3f : 0.0f;
-    options.learning_rate = variant < 3 ? 0.02f : 1e-3f;
-    for (size_t b = 0; b < sizeof batches / sizeof *batches; ++b) {
-      options.batch = batches[b];
-      compared += compare_all(&options, &digest);
+/* Samples and targets for the artifact in g_bytes, from one sequence of random numbers. */
+static void begin(void) {
+  uint32_t codes[1] = {0};
+  tkt_error error = {""};
+  g_info.struct_bytes = sizeof g_info;
+  require(tkt_inspect(g_bytes, g_size, &g_info, &error) == TKT_OK, "inspect", &error);
+  require(g_info.input_elements <= MAX_INPUTS && g_info.value_count <= MAX_VALUES && g_info.class_count <= CLASSES,
+          "an artifact that is too large for the test", &error);
+  tkt_operators(g_bytes, g_size, codes, 1, NULL);
+  const int whole_numbers = strcmp(tkt_operator_name(codes[0]), "embedding") == 0;
+  for (uint32_t i = 0; i < SAMPLES * g_info.input_elements; ++i) {
+    g_samples[i] = whole_numbers ? (float)(next_random(&g_ticket) % 12) : random_value(&g_ticket);
+  }
+  for (uint32_t s = 0; s < SAMPLES; ++s) {
+    if (g_info.loss == TKT_CROSS_ENTROPY) {
+      g_targets.labels[s] = (int32_t)(next_random(&g_ticket) % g_info.class_count);
+      continue;
+    }
+    for (uint32_t j = 0; j < g_info.class_count; ++j) {
+      g_targets.floats[s * g_info.class_count + j] = (float)(next_random(&g_ticket) % 2);
     }
   }
+}
+
+static tkt_options defaults(void) {
+  tkt_options options;
+  options.struct_bytes = sizeof options;
+  require(tkt_default_options(g_bytes, g_size, &options, NULL) == TKT_OK, "defaults", NULL);
+  return options;
+}
+
+/* Every optimizer at every number of lanes, with whole and partial groups, in one piece and in parts. */
+static uint32_t compare_optimizers(uint32_t *digest) {
+  static const uint32_t batches[] = {1, 3, 7, 16, 32, 33, 100};
+  uint32_t compared = 0;
+  begin();
+  for (int variant = 0; variant < 6; ++variant) {
+    tkt_options options = defaults();
+    options.optimizer = variant < 4 ? TKT_SGD : variant == 4 ? TKT_ADAM : TKT_ADAMW;
+    options.momentum = variant == 0 ? 0.0f : 0.9f;
+    options.nesterov = variant == 3;
+    options.weight_decay = variant >= 2 ? 1e-3f : 0.0f;
+    options.learning_rate = variant < 4 ? 0.02f : 1e-3f;
+    for (size_t b = 0; b < sizeof batches / sizeof *batches; ++b) {
+      options.batch = batches[b];
+      options.micro_batch = variant == 1 ? (batches[b] + 2) / 3 : 0;
+      compared += compare_all(&options, digest);
+    }
+  }
+  return compared;
+}
+
+/* An artifact with many operators, by its own recipe. */
+static uint32_t compare_file(const char *folder, const char *name, uint32_t *digest) {
+  static const uint32_t batches[] = {1, 4, 8, 40};
+  char path[1024];
+  uint32_t compared = 0;
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  FILE *file = fopen(path, "rb");
+  require(file != NULL, path, NULL);
+  g_size = fread(g_bytes, 1, sizeof g_bytes, file);
+  fclose(file);
+  begin();
+  for (size_t b = 0; b < sizeof batches / sizeof *batches; ++b) {
+    tkt_options options = defaults();
+    options.batch = batches[b];
+    compared += compare_all(&options, digest);
+  }
+  return compared;
+}
+
+/* The argument is the folder of the golden files. */
+int main(int count, char **arguments) {
+  uint32_t digest = 0;
+  require(count == 2, "give the folder tests/golden", NULL);
+  write_artifact(&g_ticket, (uint8_t *)g_bytes, INPUTS, HIDDEN, CLASSES, 35);
+  g_size = g_ticket.size;
+  uint32_t compared = compare_optimizers(&digest);
+  compared += compare_file(arguments[1], "operators.tkt", &digest);
+  compared += compare_file(arguments[1], "sequences.tkt", &digest);
   printf("kernels_test: %u comparisons with the scalar kernels, all bits equal; digest %08x\n", compared, digest);
   if (digest == DIGEST) return 0;
   fprintf(stderr, "kernels_test: the digest is not %08x: the arithmetic is not that of FORMAT.md any more\n", DIGEST);
