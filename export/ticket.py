@@ -41,7 +41,7 @@ class TicketError(ValueError):
 class Ticket:
     """A sparse network and the weights it must be trained from. Two tickets are equal if their hashes are.
 
-    `init` has every parameter at the rewind step; pruned weights are exactly 0 (-0 becomes +0). `masks` has a bool
+    `init` has every parameter, running statistics included, at the rewind step; pruned weights are exactly 0 (-0 becomes +0). `masks` has a bool
     array, true = live, of the weight's shape for each pruned parameter, a subset of `network.prunable`. `trained`,
     optional, has the values after training on the server, with the same zeros. `card` is JSON for people and apps; its
     `input` and `recipe` parts are what devices train by (export/card.py).
@@ -70,6 +70,15 @@ class Ticket:
         if self.trained is not None:
             object.__setattr__(self, "trained", _checked_values("trained", self.trained, shapes, masks))
         object.__setattr__(self, "card", _checked_card(self.card))
+        self._check_variances()
+
+    def _check_variances(self) -> None:
+        for name in (node.params[role] for node in self.network.nodes for role in node.params if role == "running_var"):
+            for kind, values in (("init", self.init), ("trained", self.trained)):
+                if values is not None and (values[name] < 0).any():
+                    raise TicketError(
+                        f"{kind} '{name}': a variance of {values[name].min()} is below 0; mend the batch norm"
+                    )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ticket) and self.hash == other.hash

@@ -1,7 +1,8 @@
 """Writes a ticket as the native artifact (`.tkt`) that the device runtime trains: FORMAT.md, byte for byte.
 
-Deterministic: equal tickets give equal bytes. A pruned parameter is stored as CSR of its live weights, every other one
-dense; a value of 0.0 is never taken for a pruned weight. Refuses, by name, what exceeds a limit of the format.
+Deterministic: equal tickets give equal bytes. A pruned parameter is stored as CSR of its live weights (a kernel is a row
+of its output channel, row-major), every other one dense; a value of 0.0 is never taken for a pruned weight. Refuses, by
+name, what exceeds a limit of the format.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from export.card import normalisation, recipe
-from export.network import OPERATORS, Network, Node, Shape
+from export.card import Recipe, normalisation, recipe
+from export.network import Network
+from export.operators import OPERATORS, Node, Shape
 from export.ticket import Bits, Floats, Ticket, TicketError
 
 MAGIC = b"\x89TKT\r\n\x1a\n"
@@ -25,15 +27,39 @@ HEADER = struct.Struct("<8sHHIII32s8x")
 HEADER_CRC_OFFSET = 20
 SECTION_ALIGNMENT = 64
 
-CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED = range(1, 9)
-OPTIMIZER_CODES = {"sgd": 1, "adam": 2}
-LOSS_CODES = {"cross_entropy": 1}
-OPERATOR_CODES = {"linear": 1, "relu": 2, "flatten": 3, "add": 4}
+CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS = range(1, 10)
+RECIPE_LAYOUT = struct.Struct("<II6fIIffIIIf8x")
+OPTIMIZER_CODES = {"sgd": 1, "adam": 2, "adamw": 3}
+SCHEDULE_CODES = {"constant": 0, "step": 1, "cosine": 2, "linear": 3}
+LOSS_CODES = {"cross_entropy": 1, "mse": 2, "bce": 3}
+OPERATOR_CODES = {
+    "linear": 1,
+    "relu": 2,
+    "reshape": 3,
+    "add": 4,
+    "mul": 5,
+    "concat": 6,
+    "conv": 7,
+    "batch_norm": 8,
+    "layer_norm": 9,
+    "leaky_relu": 10,
+    "relu6": 11,
+    "hardswish": 12,
+    "sigmoid": 13,
+    "tanh": 14,
+    "gelu": 15,
+    "max_pool": 16,
+    "avg_pool": 17,
+    "global_avg_pool": 18,
+    "softmax": 19,
+    "embedding": 20,
+    "dropout": 21,
+}
 DENSE, CSR_U16, CSR_U32 = range(3)
 
 MAX_FILE_BYTES = 2**31 - 1
 MAX_CARD_BYTES = 2**20
-MAX_NODES = 4096
+MAX_NODES = 1024
 MAX_PARAMETERS = 4096
 MAX_BUFFER_ELEMENTS = 2**24
 MAX_PARAMETER_ELEMENTS = 2**28
@@ -44,9 +70,10 @@ def to_native_bytes(ticket: Ticket) -> bytes:
     """The whole artifact. Raises TicketError where the card lacks a part devices need, or a limit is exceeded."""
     _check_limits(ticket)
     params, pattern = _params_and_pattern(ticket)
+    r = recipe(ticket)
     sections = {
         CARD: _card(ticket),
-        RECIPE: _recipe(ticket),
+        RECIPE: _recipe(r),
         INPUT: _input(ticket),
         GRAPH: _graph(ticket.network),
         PARAMS: params,
@@ -55,6 +82,8 @@ def to_native_bytes(ticket: Ticket) -> bytes:
     }
     if ticket.trained is not None:
         sections[TRAINED] = _values(ticket.trained, ticket.masks)
+    if r.class_weights is not None:
+        sections[CLASS_WEIGHTS] = r.class_weights.astype("<f4").tobytes()
     return _file(sections, bytes.fromhex(ticket.hash))
 
 
@@ -83,11 +112,6 @@ def _check_limits(ticket: Ticket) -> None:
         _check_elements(f"buffer {index}", shape, MAX_BUFFER_ELEMENTS)
     for parameter in network.parameters:
         _check_elements(f"parameter '{parameter.name}'", parameter.shape, MAX_PARAMETER_ELEMENTS)
-    for node in network.nodes:
-        if (bias := node.params.get("bias")) in ticket.masks:
-            raise TicketError(
-                f"parameter '{bias}': a pruned bias has no place in the format; leave it out of the masks"
-            )
 
 
 def _check_elements(what: str, shape: Shape, limit: int) -> None:
@@ -103,10 +127,20 @@ def _card(ticket: Ticket) -> bytes:
     return card
 
 
-def _recipe(ticket: Ticket) -> bytes:
-    r = recipe(ticket)
-    floats = (r.learning_rate, r.momentum, r.weight_decay, r.beta1, r.beta2, r.epsilon)
-    return struct.pack("<II6fII", OPTIMIZER_CODES[r.optimizer], r.batch, *floats, r.epochs, 0)
+def _recipe(r: Recipe) -> bytes:
+    return RECIPE_LAYOUT.pack(
+        OPTIMIZER_CODES[r.optimizer],
+        r.batch,
+        *(r.learning_rate, r.momentum, r.weight_decay, r.beta1, r.beta2, r.epsilon),
+        r.epochs,
+        r.nesterov,
+        r.label_smoothing,
+        r.clip_norm,
+        SCHEDULE_CODES[r.schedule],
+        r.warmup_steps,
+        r.schedule_steps,
+        r.schedule_factor,
+    )
 
 
 def _input(ticket: Ticket) -> bytes:
@@ -123,13 +157,18 @@ def _graph(network: Network) -> bytes:
 
 
 def _node(node: Node, number: Mapping[str, int]) -> bytes:
-    operator = OPERATORS[node.op]
-    roles = [role for role in operator.params + operator.optional_params if role in node.params]
-    words = [*node.inputs, *(number[node.params[role]] for role in roles)]
-    head = struct.pack(
-        "<HHHH", OPERATOR_CODES[node.op], len(node.inputs), len(roles), 0
-    )  # no operator has attributes yet
-    return head + struct.pack(f"<{len(words)}I", *words)
+    params = [number[node.params[role]] for role in OPERATORS[node.op].roles_of(node)]
+    attrs = _attrs(node)
+    head = struct.pack("<HHHH", OPERATOR_CODES[node.op], len(node.inputs), len(params), len(attrs) // 4)
+    words = (*node.inputs, *params)
+    return head + struct.pack(f"<{len(words)}I", *words) + attrs
+
+
+def _attrs(node: Node) -> bytes:
+    """A word each; a shape has none, the record of the node's buffer tells it."""
+    formats = {int: "<I", float: "<f"}
+    kinds = ((name, attribute.kind) for name, attribute in OPERATORS[node.op].attrs.items())
+    return b"".join(struct.pack(formats[kind], node.attrs[name]) for name, kind in kinds if kind in formats)
 
 
 def _shape(shape: Shape) -> bytes:
@@ -138,12 +177,14 @@ def _shape(shape: Shape) -> bytes:
 
 def _params_and_pattern(ticket: Ticket) -> tuple[bytes, bytes]:
     records, pattern = bytearray(), bytearray()
+    weights = {node.params["weight"] for node in ticket.network.nodes if OPERATORS[node.op].matrix}
     for parameter in ticket.network.parameters:
-        rows, cols = (*parameter.shape, 1)[:2]
+        rows = parameter.shape[0] if parameter.name in weights else parameter.size
+        cols = parameter.size // rows
         if parameter.name not in ticket.masks:
             records += struct.pack("<6I", DENSE, rows, cols, rows * cols, 0, 0)
             continue
-        row_ptr, col_idx = _csr(ticket.masks[parameter.name])
+        row_ptr, col_idx = _csr(ticket.masks[parameter.name].reshape(rows, cols))
         encoding = CSR_U16 if col_idx.itemsize == 2 else CSR_U32
         offsets = [_append(pattern, row_ptr), _append(pattern, col_idx)]
         records += struct.pack("<6I", encoding, rows, cols, len(col_idx), *offsets)

@@ -97,6 +97,8 @@ def prepare(options: Options, watch: Watch) -> Search:
     search = Search(options, data, parts, model, recipe, rewind_step, directory, watch)
     if options.accelerator == "cuda" and not torch.cuda.is_available():
         raise UsageError("accelerator cuda: PyTorch finds no CUDA device here; take --accelerator cpu")
+    if (problem := search.untrainable()) is not None:
+        raise UsageError(f"model '{name}': {problem}")
     if len(search.ladder()) < 2:
         raise UsageError(
             f"prune_fraction {options.prune_fraction}: a round would remove no weight of a network this small"

@@ -31,11 +31,14 @@ class Model:
     network: Network
 
     def initial_weights(self, seed: int) -> Weights:
-        """Fresh weights of `seed`, float32 on the CPU; the caller's random state is untouched."""
+        """Fresh weights of `seed`, running statistics included, float32 on the CPU; the caller's random state is
+        untouched."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self.factory()
-        return {name: p.detach().to(torch.float32).clone() for name, p in module.named_parameters()}
+        values = dict([*module.named_parameters(), *module.named_buffers()])
+        names = [name for name in values if name in self.network.parameter_shapes]
+        return {name: values[name].detach().to(torch.float32).clone() for name in names}
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,17 @@ class Search:
         sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
         return next((name for name, size in sizes.items() if removed_count(size, fractions[name]) == size), None)
 
+    def untrainable(self) -> str | None:
+        """What in the network this search cannot train, and what to do about it; None if it can train all."""
+        operators = {node.op for node in self.model.network.nodes}
+        if "embedding" in operators:
+            return (
+                "an embedding reads whole numbers, but a search trains on normalised samples; leave the embedding out"
+            )
+        if not self.on_device_engine and (stuck := sorted(operators & {"batch_norm", "dropout"})):
+            return f"engine {self.options.engine}: the stacked engine cannot train {stuck[0]}; take --engine device"
+        return None
+
     def training_count(self, rounds: int) -> int:
         """Trainings of a whole search of `rounds` rounds of pruning."""
         return self.options.seeds * (1 + rounds * (1 + self.options.reinits + self.options.shuffles))

@@ -173,7 +173,11 @@ def _windows(dimensions: int, kernel: Pair, stride: Pair, pad: Pair, dilation: P
 
 
 def _window_shape(
-    sizes: Sequence[int], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int], dilation: tuple[int, int]
+    sizes: Sequence[int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    dilation: tuple[int, int],
 ) -> tuple[int, ...]:
     out = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1

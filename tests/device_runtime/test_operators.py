@@ -36,7 +36,9 @@ def available_kernels() -> list[str]:
 KERNELS = available_kernels()
 
 
-def conv(shape: tuple[int, ...], out: int, kernel: Any, density: float | None = 0.5, **settings: Any) -> Callable[[], Net]:
+def conv(
+    shape: tuple[int, ...], out: int, kernel: Any, density: float | None = 0.5, **settings: Any
+) -> Callable[[], Net]:
     """A convolution whose input needs a gradient, and whose output's gradient is not smooth over the image."""
 
     def net() -> Net:
@@ -346,6 +348,11 @@ def test_targets_are_checked() -> None:
     net = CASES["binary cross-entropy"]()
     x, y = batch_of(net, 3)
     with Trainer.open(artifact(net), batch=4) as trainer:
-        for wrong, text in ((y[:, :2], "shape"), (y[0], "shape"), (y - 2, r"targets\[0\].*in 0 to 1"), (y * np.nan, "nan|NaN")):
+        for wrong, text in (
+            (y[:, :2], "shape"),
+            (y[0], "shape"),
+            (y - 2, r"targets\[0\].*in 0 to 1"),
+            (y * np.nan, "nan|NaN"),
+        ):
             with pytest.raises(InvalidInput, match=text):
                 trainer.train_step(x, wrong)

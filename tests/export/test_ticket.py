@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 
 from export import atomic
 from export.ticket import JSON_NAME, WEIGHTS_NAME, Ticket, TicketError, load_ticket
-from tests.export.tickets import golden_ticket, small_parts, small_ticket, tickets
+from tests.export.tickets import Builder, golden_ticket, norm_params, small_parts, small_ticket, tickets
 
 NAN = np.array([1, np.nan, 0], np.float32)
 
@@ -149,6 +149,18 @@ def test_each_broken_rule_is_named(text: str) -> None:
     with pytest.raises(TicketError) as caught:
         Ticket(**BROKEN[text])
     assert text in str(caught.value)
+
+
+def test_a_variance_is_never_negative() -> None:
+    builder = Builder((3,))
+    builder.add("batch_norm", params=norm_params(3), epsilon=1e-5, momentum=0.1, frozen=0)
+    good = {p.name: np.zeros(3, np.float32) for p in builder.network().parameters}
+    bad = good | {"batch_norm0.running_var": np.array([1, -0.5, 0], np.float32)}
+    assert Ticket(builder.network(), good, {}, good).trained is not None
+    with pytest.raises(TicketError, match=r"init 'batch_norm0\.running_var': a variance of -0\.5 is below 0"):
+        Ticket(builder.network(), bad, {})
+    with pytest.raises(TicketError, match=r"trained 'batch_norm0\.running_var': a variance of -0\.5 is below 0"):
+        Ticket(builder.network(), good, {}, bad)
 
 
 def test_saving_again_leaves_an_equal_ticket_and_never_overwrites_another(tmp_path: Path) -> None:

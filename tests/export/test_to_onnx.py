@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from export.network import OPERATORS, Network, Node, Parameter
+from export.onnx_operators import WRITERS
 from export.ticket import Floats, Ticket, TicketError
-from export.to_onnx import OPERATOR_NODES, to_onnx, to_onnx_bytes
+from export.to_onnx import to_onnx, to_onnx_bytes
+from tests.architectures import ARCHITECTURES
+from tests.export.architecture_tickets import architecture_ticket
 from tests.export.reference import forward, softmax
-from tests.export.tickets import MILD_FLOATS, golden_ticket, small_parts, small_ticket, tickets
+from tests.export.tickets import MILD_FLOATS, golden_ticket, small_network, small_parts, small_ticket, tickets
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the `ort` extra")
 
@@ -115,7 +120,7 @@ def test_trained_values_that_are_not_there_are_refused() -> None:
         to_onnx(small_ticket(), "trained")
 
 
-@pytest.mark.parametrize("name", ["input", "logits", "probabilities", "buffer/0", "normalisation/mean"])
+@pytest.mark.parametrize("name", ["input", "logits", "probabilities", "outputs", "value/0", "normalisation/mean"])
 def test_a_parameter_that_takes_a_name_of_the_model_is_refused(name: str) -> None:
     network = Network((2,), (Parameter(name, (2, 2), True),), (Node("linear", "fc", (0,), {"weight": name}),))
     ticket = Ticket(network, {name: np.ones((2, 2), np.float32)}, {}, card=small_parts()["card"])
@@ -123,5 +128,54 @@ def test_a_parameter_that_takes_a_name_of_the_model_is_refused(name: str) -> Non
         to_onnx(ticket)
 
 
-def test_every_operator_has_its_onnx_node() -> None:
-    assert set(OPERATOR_NODES) == set(OPERATORS)
+def test_every_operator_has_its_onnx_nodes() -> None:
+    assert set(WRITERS) == set(OPERATORS)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_whole_networks_give_what_the_module_gives(name: str) -> None:
+    """Pruned kernels and embeddings, moved statistics, dropout and all, at inference; sparse at any rank."""
+    architecture, ticket = ARCHITECTURES[name], architecture_ticket(name)
+    model = to_onnx(ticket)
+    onnx.checker.check_model(made_dense(model), full_check=True)
+    assert {s.values.name for s in model.graph.sparse_initializer} == set(ticket.masks)
+    module = architecture.build().eval()
+    module.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in ticket.init.items()}, strict=False)
+    samples = architecture.samples(3)
+    with torch.no_grad():
+        n = ticket.card["input"]
+        expected = module((samples - n["mean"][0]) * n["inverse_std"][0]).numpy()
+    logits, probabilities = run(model.SerializeToString(), samples.numpy())
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * max(1.0, np.abs(expected).max()), rtol=0)
+    np.testing.assert_allclose(probabilities, softmax(expected.astype(np.float64)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["every", "tiny"])
+def test_golden_networks_give_what_they_say(name: str) -> None:
+    ticket = golden_ticket(name)
+    whole = np.array([[0, 1, 2, 3, 4, 0], [4, 4, 3, 0, 1, 2]], np.float32)
+    samples: Floats = whole if name == "every" else np.asarray(whole.reshape(2, 2, 3) / 3, np.float32)
+    assert ticket.trained is not None
+    logits, _ = run(to_onnx_bytes(ticket, "trained"), samples)
+    np.testing.assert_allclose(logits, forward(ticket, ticket.trained, samples), atol=1e-5)
+
+
+def with_loss(loss: str) -> Ticket:
+    return dataclasses.replace(small_ticket(), network=dataclasses.replace(small_network(), loss=loss))
+
+
+def test_outputs_follow_the_loss() -> None:
+    samples = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    expected = forward(small_ticket(), small_ticket().init, samples)
+    content = to_onnx_bytes(with_loss("mse"))
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    assert [o.name for o in session.get_outputs()] == ["outputs"]
+    np.testing.assert_allclose(session.run(None, {"input": samples})[0], expected, rtol=1e-6)
+    logits, probabilities = run(to_onnx_bytes(with_loss("bce")), samples)
+    np.testing.assert_allclose(logits, expected, rtol=1e-6)
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-expected)), rtol=1e-6)
+
+
+def test_nodes_are_named_as_in_the_network() -> None:
+    named = [node.name for node in to_onnx(golden_ticket("every")).graph.node if node.name]
+    assert named == [node.name for node in golden_ticket("every").network.nodes]

@@ -10,15 +10,45 @@ import struct
 import zlib
 from typing import Any
 
-OPERATORS = {1: "linear", 2: "relu", 3: "flatten", 4: "add"}
+POOL = "I kernel_h, I kernel_w, I stride_h, I stride_w, I pad_h, I pad_w"
+# Code: name, and the attributes as struct's format and name.
+OPERATORS = {
+    1: ("linear", ""),
+    2: ("relu", ""),
+    3: ("reshape", ""),
+    4: ("add", ""),
+    5: ("mul", ""),
+    6: ("concat", ""),
+    7: ("conv", f"{POOL}, I dilation_h, I dilation_w, I groups"),
+    8: ("batch_norm", "f epsilon, f momentum, I frozen"),
+    9: ("layer_norm", "f epsilon, I dimensions"),
+    10: ("leaky_relu", "f slope"),
+    11: ("relu6", ""),
+    12: ("hardswish", ""),
+    13: ("sigmoid", ""),
+    14: ("tanh", ""),
+    15: ("gelu", "I approximation"),
+    16: ("max_pool", POOL),
+    17: ("avg_pool", f"{POOL}, I count_include_pad"),
+    18: ("global_avg_pool", ""),
+    19: ("softmax", ""),
+    20: ("embedding", ""),
+    21: ("dropout", "f probability"),
+}
+LOSSES = {1: "cross_entropy", 2: "mse", 3: "bce"}
+OPTIMIZERS = {1: "sgd", 2: "adam", 3: "adamw"}
+SCHEDULES = ("constant", "step", "cosine", "linear")
 
 
 def read(content: bytes) -> dict[str, Any]:
-    """ticket_hash, card, recipe, channels, buffers, nodes, and parameters with `live` pairs where they are CSR."""
+    """ticket_hash, card, recipe, class_weights, channels, loss, buffers, nodes, and parameters with `live` pairs where they
+    are CSR."""
     sections, ticket_hash = _sections(content)
-    buffers, nodes = _graph(sections[4])
+    assert set(sections) <= set(range(1, 10))
+    loss, buffers, nodes = _graph(sections[4])
     assert sections[3][:20] == sections[4][16:36], "INPUT and buffer 0 differ"
     parameters = _parameters(sections[5], sections[6])
+    _check_use(nodes, len(parameters))
     for kind, section in (("init", 7), ("trained", 8)):
         if section in sections:
             _values(parameters, kind, sections[section])
@@ -27,13 +57,46 @@ def read(content: bytes) -> dict[str, Any]:
     return {
         "ticket_hash": ticket_hash,
         "card": json.loads(sections[1]),
-        "recipe": struct.unpack("<II6fII", sections[2]),
+        "recipe": _recipe(sections[2]),
+        "class_weights": _class_weights(sections, loss, buffers[-1][0]),
+        "loss": loss,
         "mean": list(numbers[:channels]),
         "inverse_std": list(numbers[channels:]),
         "buffers": buffers,
         "nodes": nodes,
         "parameters": parameters,
     }
+
+
+def _recipe(section: bytes) -> dict[str, Any]:
+    assert len(section) == 72
+    names = ("optimizer", "batch", "learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon", "epochs")
+    more = ("nesterov", "label_smoothing", "clip_norm", "schedule", "warmup_steps", "schedule_steps", "schedule_factor")
+    *words, zero1, zero2 = struct.unpack("<IIffffffIIffIIIfII", section)
+    assert (zero1, zero2) == (0, 0)
+    found: dict[str, Any] = dict(zip((*names, *more), words, strict=True))
+    found["optimizer"] = OPTIMIZERS[found["optimizer"]]
+    found["schedule"] = SCHEDULES[found["schedule"]]
+    assert found["nesterov"] in (0, 1)
+    assert (found["schedule_steps"] == 0) == (found["schedule"] == "constant")
+    return found
+
+
+def _class_weights(sections: dict[int, bytes], loss: str, classes: int) -> list[float] | None:
+    if 9 not in sections:
+        return None
+    assert loss == "cross_entropy"
+    weights = list(struct.unpack(f"<{classes}f", sections[9]))
+    assert min(weights) >= 0
+    assert any(weights)
+    return weights
+
+
+def _check_use(nodes: list[dict[str, Any]], count: int) -> None:
+    """Each parameter once, and the running statistics of batch norms after all others."""
+    state = [p for node in nodes if node["op"] == "batch_norm" for p in node["params"][2:]]
+    assert sorted(p for node in nodes for p in node["params"]) == list(range(count))
+    assert sorted(state) == list(range(count - len(state), count))
 
 
 def _sections(content: bytes) -> tuple[dict[int, bytes], str]:
@@ -54,9 +117,9 @@ def _sections(content: bytes) -> tuple[dict[int, bytes], str]:
     return sections, ticket_hash.hex()
 
 
-def _graph(section: bytes) -> tuple[list[list[int]], list[dict[str, Any]]]:
+def _graph(section: bytes) -> tuple[str, list[list[int]], list[dict[str, Any]]]:
     buffer_count, node_count, loss, reserved = struct.unpack_from("<4I", section)
-    assert (buffer_count, loss, reserved) == (node_count + 1, 1, 0)
+    assert (buffer_count, reserved) == (node_count + 1, 0)
     buffers = []
     for index in range(buffer_count):
         rank, *shape = struct.unpack_from("<5I", section, 16 + 20 * index)
@@ -65,12 +128,17 @@ def _graph(section: bytes) -> tuple[list[list[int]], list[dict[str, Any]]]:
     nodes, at = [], 16 + 20 * buffer_count
     for _ in range(node_count):
         op, inputs, params, attrs = struct.unpack_from("<4H", section, at)
-        words = struct.unpack_from(f"<{inputs + params + attrs}I", section, at + 8)
-        assert attrs == 0
-        nodes.append({"op": OPERATORS[op], "inputs": list(words[:inputs]), "params": list(words[inputs:])})
+        words = struct.unpack_from(f"<{inputs + params}I", section, at + 8)
         at += 8 + 4 * len(words)
+        name, layout = OPERATORS[op]
+        settings = [field.split() for field in layout.split(", ") if field]
+        assert attrs == len(settings), name
+        values = struct.unpack_from("<" + "".join(kind for kind, _ in settings), section, at)
+        at += 4 * attrs
+        node = {"op": name, "inputs": list(words[:inputs]), "params": list(words[inputs:])}
+        nodes.append(node | {"attrs": {key: value for (_, key), value in zip(settings, values, strict=True)}})
     assert at == len(section)
-    return buffers, nodes
+    return LOSSES[loss], buffers, nodes
 
 
 def _parameters(params: bytes, pattern: bytes) -> list[dict[str, Any]]:

@@ -7,14 +7,41 @@ them only together with FORMAT.md.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-OPERATORS = {"linear": 1, "relu": 2, "flatten": 3, "add": 4}
-OPTIMIZERS = {"sgd": 1, "adam": 2}
+POOL = (*("kernel_h", "kernel_w", "stride_h", "stride_w"), "pad_h", "pad_w")
+# Code, and the attributes in their order; f: is a float.
+OPERATORS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "linear": (1, ()),
+    "relu": (2, ()),
+    "reshape": (3, ()),
+    "add": (4, ()),
+    "mul": (5, ()),
+    "concat": (6, ()),
+    "conv": (7, (*POOL, "dilation_h", "dilation_w", "groups")),
+    "batch_norm": (8, ("f:epsilon", "f:momentum", "frozen")),
+    "layer_norm": (9, ("f:epsilon", "dimensions")),
+    "leaky_relu": (10, ("f:slope",)),
+    "relu6": (11, ()),
+    "hardswish": (12, ()),
+    "sigmoid": (13, ()),
+    "tanh": (14, ()),
+    "gelu": (15, ("approximation",)),
+    "max_pool": (16, POOL),
+    "avg_pool": (17, (*POOL, "count_include_pad")),
+    "global_avg_pool": (18, ()),
+    "softmax": (19, ()),
+    "embedding": (20, ()),
+    "dropout": (21, ("f:probability",)),
+}
+LOSSES = {"cross_entropy": 1, "mse": 2, "bce": 3}
+OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 3}
+SCHEDULES = {"constant": 0, "step": 1, "cosine": 2, "linear": 3}
 Description = dict[str, Any]
 
 
@@ -30,6 +57,8 @@ def artifact(d: Description) -> bytes:
     ]
     if "trained" in d["parameters"][0]:
         sections.append((8, values(d, "trained")))
+    if weights := d["card"]["recipe"].get("class_weights"):
+        sections.append((9, struct.pack(f"<{len(weights)}f", *weights)))
     table, end = b"", 64 + 16 * len(sections)
     body = b""
     for kind, content in sections:
@@ -45,7 +74,11 @@ def artifact(d: Description) -> bytes:
 
 def recipe(r: Description) -> bytes:
     floats = [r[key] for key in ("learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon")]
-    return struct.pack("<2I6f2I", OPTIMIZERS[r["optimizer"]], r["batch"], *floats, r["epochs"], 0)
+    out = struct.pack("<2I6fI", OPTIMIZERS[r["optimizer"]], r["batch"], *floats, r["epochs"])
+    out += struct.pack("<I2f", r.get("nesterov", False), r.get("label_smoothing", 0.0), r.get("clip_norm", 0.0))
+    out += struct.pack("<I", SCHEDULES[r.get("schedule", "constant")])
+    out += struct.pack("<2If", r.get("warmup_steps", 0), r.get("schedule_steps", 0), r.get("schedule_factor", 1.0))
+    return out + bytes(8)
 
 
 def shape(dimensions: list[int]) -> bytes:
@@ -59,15 +92,19 @@ def input_section(d: Description) -> bytes:
 
 
 def graph(d: Description) -> bytes:
-    out = struct.pack("<4I", len(d["buffers"]), len(d["nodes"]), 1, 0)
+    out = struct.pack("<4I", len(d["buffers"]), len(d["nodes"]), LOSSES[d["loss"]], 0)
     for dimensions in d["buffers"]:
         out += shape(dimensions)
     index = {parameter["name"]: number for number, parameter in enumerate(d["parameters"])}
     for node in d["nodes"]:
         params = [index[name] for name in node["params"]]
         words = node["inputs"] + params
-        out += struct.pack("<4H", OPERATORS[node["op"]], len(node["inputs"]), len(params), 0)
+        code, attrs = OPERATORS[node["op"]]
+        out += struct.pack("<4H", code, len(node["inputs"]), len(params), len(attrs))
         out += struct.pack(f"<{len(words)}I", *words)
+        for attr in attrs:
+            value = node["attrs"][attr.removeprefix("f:")]
+            out += struct.pack("<f" if attr.startswith("f:") else "<I", value)
     return out
 
 
@@ -75,7 +112,7 @@ def params_and_pattern(d: Description) -> tuple[bytes, bytes]:
     """A parameter with `live`, pairs of row and column in order, is CSR; one without is dense."""
     params, pattern = struct.pack("<2I", len(d["parameters"]), 0), b""
     for parameter in d["parameters"]:
-        rows, cols = [*parameter["shape"], 1][:2]
+        rows, cols = parameter["shape"][0], math.prod(parameter["shape"][1:])
         if "live" not in parameter:
             params += struct.pack("<6I", 0, rows, cols, rows * cols, 0, 0)
             continue

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.ticket import load_ticket
+from export.ticket import Ticket, load_ticket
 from server_side.find import main
-from tests.server_side.searches import search
+from tests.server_side.searches import blobs, search
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -117,7 +117,12 @@ BAD: list[tuple[list[str], str]] = [
     (["--data", "npz:nowhere.npz"], "No such file or directory"),
     (["--data", "no.such.module:function"], "No module named"),
     (["--model", "resnet-9000"], "expected one of lenet-300-100"),
-    (["--model", "tests.server_side.test_find:convolutional"], "module '0' (Conv1d): aten.conv"),
+    (["--model", "tests.server_side.test_find:unsupported"], "module '1' (SiLU): aten.silu"),
+    (["--model", "tests.server_side.test_find:normed"], "engine stacked: the stacked engine cannot train batch_norm"),
+    (["--model", "tests.server_side.test_find:frozen"], "cannot train batch_norm; take --engine device"),
+    (["--model", "tests.server_side.test_find:dropping"], "cannot train dropout; take --engine device"),
+    (["--model", "tests.server_side.test_find:reading"], "an embedding reads whole numbers, but a search trains on"),
+    (["--model", "tests.server_side.test_find:reading", "--engine", "device"], "leave the embedding out"),
     (["--model", "tests.server_side.test_find:too_many_outputs"], "7 outputs, but the data has 4 classes"),
     (["--steps", "many"], "expected steps like 500it"),
     (["--prune-fraction", "1.5"], "prune_fraction 1.5: must be between 0 and 1"),
@@ -137,10 +142,40 @@ def raising() -> Any:
     raise KeyError("width")
 
 
+def unsupported() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(20, 8), nn.SiLU(), nn.Linear(8, 4))
+
+
+def normed() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+
+
+def frozen() -> Any:
+    module = normed()
+    module[1].eval()
+    return module
+
+
+def dropping() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(20, 8), nn.Dropout(0.5), nn.Linear(8, 4))
+
+
+def reading() -> Any:
+    from tests.architectures import Indexed
+
+    return Indexed(20, 4)
+
+
 def convolutional() -> Any:
     from torch import nn
 
-    return nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(36, 4))
+    return nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(20, 4))
 
 
 def too_many_outputs() -> Any:
@@ -153,8 +188,6 @@ def too_many_outputs() -> Any:
 def test_bad_input_is_one_clear_line_and_code_2(
     arguments: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if "convolutional" in arguments[-1]:
-        arguments = [*arguments, "--data", "tests.server_side.test_find:images"]
     assert main([*SMALL, "--output-dir", str(tmp_path / "run"), *arguments]) == 2
     captured = capsys.readouterr()
     assert text in captured.err
@@ -163,9 +196,47 @@ def test_bad_input_is_one_clear_line_and_code_2(
     assert not (tmp_path / "run").exists()
 
 
-def images() -> dict[str, Any]:
-    generator = np.random.default_rng(0)
-    return {"x": generator.random((100, 1, 20), np.float32), "y": np.arange(100) % 4}
+def signals() -> dict[str, Any]:
+    """The four classes of blobs(), as 10 samples of 2 channels."""
+    data = blobs()
+    return data | {name: data[name].reshape(-1, 2, 10) for name in ("x", "x_test")}
+
+
+def test_kernels_are_pruned_like_any_weight(tmp_path: Path) -> None:
+    """A search over convolutions ends in a ticket with masks in the shape of kernels."""
+    model, data = f"{__name__}:convolutional", f"{__name__}:signals"
+    halves: dict[str, Any] = {"prune_fraction": 0.5, "output_prune_fraction": 0.5}
+    small = search(tmp_path, model=model, data=data, steps="200it", learning_rate=0.01, **halves)
+    rounds = small.run()
+    ticket = small.ticket(rounds[-1], rounds[0], {})
+    assert {name: (mask.shape, int(mask.sum())) for name, mask in ticket.masks.items()} == {
+        "0.weight": ((4, 2, 3), 6),
+        "4.weight": ((4, 20), 20),
+    }
+    assert rounds[-1].measured["ticket"].accuracy.mean() > 0.5  # of 4 classes
+
+
+def test_fresh_weights_hold_the_running_statistics(tmp_path: Path) -> None:
+    """A ticket holds every parameter of its network, and an artifact of it can be made."""
+    small = search(tmp_path, model=f"{__name__}:normed", engine="device")
+    fresh = small.theta(0)
+    assert set(fresh) == set(small.model.network.parameter_shapes)
+    assert fresh["1.running_mean"].tolist() == [0.0] * 8
+    assert fresh["1.running_var"].tolist() == [1.0] * 8
+    assert [p.name for p in small.model.network.parameters if p.state] == ["1.running_mean", "1.running_var"]
+    assert Ticket(small.model.network, fresh, {}).density == 1.0
+
+
+def test_running_statistics_travel_with_the_weights(tmp_path: Path) -> None:
+    """The device engine moves them, and a ticket has those of its rewind step and those after training."""
+    small = search(tmp_path, model=f"{__name__}:normed", engine="device", rounds=1, rewind_step="10it")
+    rounds = small.run()
+    ticket = small.ticket(rounds[-1], rounds[0], {})
+    assert ticket.trained is not None
+    fresh = small.theta(small.best_seed(rounds[-1]))["1.running_var"]
+    rewound, trained = ticket.init["1.running_var"], ticket.trained["1.running_var"]
+    assert (rewound != fresh).all()
+    assert (trained != rewound).all()
 
 
 def test_a_bad_option_is_one_line_without_the_usage_of_all(capsys: pytest.CaptureFixture[str]) -> None:
