@@ -112,6 +112,13 @@ def make_options(artifact: bytes, **given: Any) -> _core.Options:
     return options
 
 
+def memory_plan(artifact: bytes, options: _core.Options) -> tuple[dict[str, int], int]:
+    """The arena by part in bytes, with its `total`; and how many samples of a batch are computed at a time."""
+    memory = _core.memory_plan(artifact, options)
+    micro_batch = memory.pop("micro_batch")
+    return memory, micro_batch
+
+
 _KINDS = {"int": "a whole number from 0 on", "float": "a number"}
 
 
@@ -123,7 +130,7 @@ def inspect(source: Source, **options: Any) -> dict[str, Any]:
     artifact = read_artifact(source)
     info = read_info(artifact)
     chosen = make_options(artifact, **options)
-    memory = _core.memory_plan(artifact, chosen)
+    memory, micro_batch = memory_plan(artifact, chosen)
     result: dict[str, Any] = {
         "ticket_hash": info.ticket_hash,
         "artifact_bytes": info.artifact_bytes,
@@ -139,6 +146,7 @@ def inspect(source: Source, **options: Any) -> dict[str, Any]:
         "arena_bytes": _core.arena_bytes(artifact, chosen),
         "memory": memory,
         "batch": chosen.batch,
+        "micro_batch": micro_batch,
         "epochs": info.epochs,
     }
     return result | optimizer_settings(_name(OPTIMIZERS, chosen.optimizer), chosen) | {"card": dict(info.card)}

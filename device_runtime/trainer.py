@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from device_runtime import _core
 from device_runtime import checkpoint as files
-from device_runtime.artifact import KERNELS, ArtifactInfo, Source, make_options, read_artifact, read_info
+from device_runtime.artifact import KERNELS, ArtifactInfo, Source, make_options, memory_plan, read_artifact, read_info
 from device_runtime.data import check_labels, check_samples, check_targets
 from device_runtime.errors import InvalidInput
 
@@ -68,7 +68,7 @@ class Trainer:
 
     def __init__(self, artifact: bytes, options: _core.Options) -> None:
         self._info = read_info(artifact)
-        self._memory = _core.memory_plan(artifact, options)
+        self._memory, self._micro_batch = memory_plan(artifact, options)
         self._batch = options.batch
         self._core = _core.CoreTrainer(artifact, options)
 
@@ -266,6 +266,11 @@ class Trainer:
     @property
     def batch(self) -> int:
         return self._batch
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of a batch that are computed at a time; fewer than `batch` where a budget asks for it."""
+        return self._micro_batch
 
     @property
     def progress(self) -> Progress:

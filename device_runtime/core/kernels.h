@@ -128,9 +128,9 @@ struct LaneKernels {
   // out[c - first] = the sum of channel c over positions and samples.
   void (*channel_sums)(const Tensor &t, uint32_t groups, uint32_t first, uint32_t last, float *out);
 
-  // Of one channel: the sum of x; of (x - mean)^2; of dy (x - mean). Samples beyond the last do not count.
+  // Of one channel: the sum of x; of x - centre and of its square; of dy (x - mean). Samples beyond the last do not count.
   float (*sum)(const Tensor &x, uint32_t samples, uint32_t channel);
-  float (*sum_of_squares)(const Tensor &x, uint32_t samples, uint32_t channel, float mean);
+  void (*deviations)(const Tensor &x, uint32_t samples, uint32_t channel, float centre, float *sum, float *squares);
   float (*sum_of_products)(const Tensor &x, const Tensor &dy, uint32_t samples, uint32_t channel, float mean);
 
   // y and dx have zeros outside what they write. The gradient goes to the first of equal largest elements.

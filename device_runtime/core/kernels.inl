@@ -30,7 +30,7 @@ constexpr LaneKernels lane_kernels() {
           correlation_gradient<V>,
           channel_sums<V>,
           sum<V>,
-          sum_of_squares<V>,
+          deviations<V>,
           sum_of_products<V>,
           max_pool<V>,
           max_pool_gradient<V>,

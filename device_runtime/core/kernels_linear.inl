@@ -165,22 +165,28 @@ struct Consecutive {
   Consecutive operator+(uint32_t k) const { return {first + k}; }
 };
 
-// kCount entries of one row: a = fma(dy, x[column], a) over the groups, then the sums over lanes. kGroups is their number,
-// or 0 where it is not known beforehand.
+// kCount entries of one row: a = fma(dy, x[column], a) over the groups, then the sums over lanes. kGroups is 2 where
+// there are two, which need no loop.
 template <typename V, uint32_t kCount, uint32_t kGroups, typename Columns>
 TKT_INLINE void entry_gradients(Columns columns, const GradientPlace &p, const float *dy, float *out) {
-  const uint32_t groups = kGroups ? kGroups : p.groups;
   const float *x = p.x;
   V a[kCount];
   TKT_UNROLL
   for (uint32_t j = 0; j < kCount; ++j) a[j] = V::zero();
-  TKT_UNROLL
-  for (uint32_t group = 0; group < groups; ++group, x += p.x_stride, dy += p.dy_stride) {
+  const auto add_group = [&]() TKT_INLINE_LAMBDA {
     const V gradient = V::load(dy);
     TKT_UNROLL
     for (uint32_t j = 0; j < kCount; ++j) {
       a[j] = fused(gradient, V::load(x + size_t(columns[j]) * V::kLanes), a[j]);
     }
+    x += p.x_stride;
+    dy += p.dy_stride;
+  };
+  if constexpr (kGroups == 2) {
+    add_group();
+    add_group();
+  } else {
+    for (uint32_t group = 0; group < p.groups; ++group) add_group();
   }
   sum_lanes<kCount>(a, out);
 }

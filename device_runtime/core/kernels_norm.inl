@@ -35,48 +35,58 @@ void channel_sums(const Tensor &t, uint32_t groups, uint32_t first, uint32_t las
   for (uint32_t c = first; c < last; c += kMany) some_channel_sums<V, kMany>(t, groups, c, last - c, out + (c - first));
 }
 
-// One chain over groups and positions of a channel; `term` goes on with it from x, the lanes that count and the chain.
-template <typename V, typename Term>
-TKT_INLINE float channel_chain(const Tensor &x, uint32_t samples, uint32_t channel, Term term) {
+// Visits the elements of a channel in order, with the lanes that count.
+template <typename V, typename Visit>
+TKT_INLINE void for_each_of_channel(const Tensor &x, uint32_t samples, uint32_t channel, Visit visit) {
   const Place &p = x.place;
   const uint32_t groups = (samples + V::kLanes - 1) / V::kLanes;
-  V a[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
   for (uint32_t g = 0; g < groups; ++g) {
     const V mask = lanes_with_samples<V>(g, samples);
     for (uint32_t j = 0; j < p.rows; ++j) {
       const float *line = x.data + g * x.group_stride + size_t(p.at(channel, j, 0)) * V::kLanes;
-      for (uint32_t i = 0; i < p.length; ++i) {
-        a[0] = term(V::load(line + i * V::kLanes), mask, a[0], g, j, i);
-      }
+      for (uint32_t i = 0; i < p.length; ++i) visit(V::load(line + i * V::kLanes), mask, g, j, i);
     }
   }
+}
+
+// Sums of a[0] and, if asked for, a[1] over lanes.
+template <typename V>
+inline float lane_sum(const V (&a)[4], float *second = nullptr) {
   float sums[4];
   sum_lanes<4>(static_cast<const V *>(a), sums);
+  if (second) *second = sums[1];
   return sums[0];
 }
 
 template <typename V>
 float sum(const Tensor &x, uint32_t samples, uint32_t channel) {
-  return channel_chain<V>(x, samples, channel,
-                          [](V value, V mask, V a, uint32_t, uint32_t, uint32_t) { return fused(value, mask, a); });
+  V a[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  for_each_of_channel<V>(x, samples, channel,
+                         [&](V value, V mask, uint32_t, uint32_t, uint32_t) { a[0] = fused(value, mask, a[0]); });
+  return lane_sum(a);
 }
 
 template <typename V>
-float sum_of_squares(const Tensor &x, uint32_t samples, uint32_t channel, float mean) {
-  const V centre = V::broadcast(mean);
-  return channel_chain<V>(x, samples, channel, [&](V value, V mask, V a, uint32_t, uint32_t, uint32_t) {
-    const V deviation = multiply(subtract(value, centre), mask);
-    return fused(deviation, deviation, a);
+void deviations(const Tensor &x, uint32_t samples, uint32_t channel, float centre, float *sum, float *squares) {
+  const V from = V::broadcast(centre);
+  V a[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  for_each_of_channel<V>(x, samples, channel, [&](V value, V mask, uint32_t, uint32_t, uint32_t) {
+    const V deviation = multiply(subtract(value, from), mask);
+    a[0] = add(a[0], deviation);
+    a[1] = fused(deviation, deviation, a[1]);
   });
+  *sum = lane_sum(a, squares);
 }
 
 template <typename V>
 float sum_of_products(const Tensor &x, const Tensor &dy, uint32_t samples, uint32_t channel, float mean) {
   const V centre = V::broadcast(mean);
-  return channel_chain<V>(x, samples, channel, [&](V value, V, V a, uint32_t g, uint32_t j, uint32_t i) {
+  V a[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  for_each_of_channel<V>(x, samples, channel, [&](V value, V, uint32_t g, uint32_t j, uint32_t i) {
     const float *gradient = dy.data + g * dy.group_stride + size_t(dy.place.at(channel, j, i)) * V::kLanes;
-    return fused(V::load(gradient), subtract(value, centre), a);
+    a[0] = fused(V::load(gradient), subtract(value, centre), a[0]);
   });
+  return lane_sum(a);
 }
 
 // Mean and 1 / deviation of every sample of one stretch of elements, to saved (2, lanes).

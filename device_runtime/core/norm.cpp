@@ -39,8 +39,13 @@ void gather_statistics(tkt_trainer &trainer, const NodeState &node, BatchNormSta
   const float epsilon = attribute_f32(node.attrs, 0), momentum = attribute_f32(node.attrs, 1);
   const float inverse_n = 1.0f / float(n), unbiased = float(n) / float(n - 1);
   for (uint32_t c = 0; c < x.place.channels; ++c) {
-    const float mean = trainer.lane_kernels->sum(x, trainer.samples, c) * inverse_n;
-    const float variance = trainer.lane_kernels->sum_of_squares(x, trainer.samples, c, mean) * inverse_n;
+    // A plain sum of so many values is too rough a mean where the deviation is small: it only is what is measured from.
+    const float centre = trainer.lane_kernels->sum(x, trainer.samples, c) * inverse_n;
+    float off, squares;
+    trainer.lane_kernels->deviations(x, trainer.samples, c, centre, &off, &squares);
+    off = off * inverse_n;
+    const float mean = centre + off, spread = squares * inverse_n - off * off;
+    const float variance = spread > 0 ? spread : 0.0f;
     s.mean[c] = mean;
     s.inverse[c] = inverse_deviation(variance, epsilon);
     s.next_mean[c] = fused_f32(momentum, mean - s.next_mean[c], s.next_mean[c]);

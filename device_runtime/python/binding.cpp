@@ -331,6 +331,7 @@ nb::dict memory_plan(const nb::bytes &artifact, const tkt_options &options) {
   tkt_error error{};
   check(tkt_memory_plan(artifact.data(), artifact.size(), &options, &memory, &error), error);
   nb::dict result;
+  result["micro_batch"] = memory.micro_batch;
   result["values"] = memory.values;
   result["gradients"] = memory.gradients;
   result["optimizer"] = memory.optimizer;

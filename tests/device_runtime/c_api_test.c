@@ -304,7 +304,7 @@ static void test_bad_input(void) {
   CHECK(mentions(word))
   REFUSED(tkt_train_step(NULL, x, y, 1, &loss, &g_error), TKT_INVALID_INPUT, "trainer is NULL");
   REFUSED(tkt_train_step(t, NULL, y, 1, &loss, &g_error), TKT_INVALID_INPUT, "samples is NULL");
-  REFUSED(tkt_train_step(t, x, NULL, 1, &loss, &g_error), TKT_INVALID_INPUT, "labels is NULL");
+  REFUSED(tkt_train_step(t, x, NULL, 1, &loss, &g_error), TKT_INVALID_INPUT, "targets is NULL");
   REFUSED(tkt_train_step(t, x, y, 1, NULL, &g_error), TKT_INVALID_INPUT, "loss is NULL");
   REFUSED(tkt_train_step(t, x, y, 0, &loss, &g_error), TKT_INVALID_INPUT, "count is 0");
   REFUSED(tkt_train_step(t, x, y, BATCH + 1, &loss, &g_error), TKT_INVALID_INPUT, "count is 9");
@@ -322,7 +322,7 @@ static void test_bad_input(void) {
   x[2 * INPUTS + 5] = 3e38f;
   REFUSED(tkt_train_step(t, x, y, BATCH, &loss, &g_error), TKT_NON_FINITE_LOSS, "normalisation");
   REFUSED(tkt_predict(t, x, 0, probabilities, &g_error), TKT_INVALID_INPUT, "count is 0");
-  REFUSED(tkt_predict(t, x, 1, NULL, &g_error), TKT_INVALID_INPUT, "probabilities");
+  REFUSED(tkt_predict(t, x, 1, NULL, &g_error), TKT_INVALID_INPUT, "outputs");
   REFUSED(tkt_evaluate(t, x, y, 1, NULL, &n, &g_error), TKT_INVALID_INPUT, "loss_sum");
   REFUSED(tkt_evaluate(t, x, y, 1, &loss_sum, NULL, &g_error), TKT_INVALID_INPUT, "correct");
   REFUSED(tkt_next_batch(t, 0, indices, &n, &g_error), TKT_INVALID_INPUT, "sample_count");
@@ -427,16 +427,16 @@ static void test_malformed_artifact(void) {
   const uint32_t nodes = 16 + 20 * 7;
   const Patch patches[] = {
       {0, 8, 2, TKT_INCOMPATIBLE_ARTIFACT, "version 2"},
-      {0, 64 + 16 * 6, 9, TKT_INCOMPATIBLE_ARTIFACT, "kind 9"},
+      {0, 64 + 16 * 6, 10, TKT_INCOMPATIBLE_ARTIFACT, "kind 10"},
       {0, 16, 0, TKT_CORRUPT_ARTIFACT, "sections"},
       {0, 56, 1, TKT_CORRUPT_ARTIFACT, "header"},
-      {SECTION_RECIPE, 0, 3, TKT_UNSUPPORTED_OP, "optimizer 3"},
+      {SECTION_RECIPE, 0, 4, TKT_UNSUPPORTED_OP, "optimizer 4"},
       {SECTION_RECIPE, 4, 0, TKT_CORRUPT_ARTIFACT, "batch is 0"},
       {SECTION_RECIPE, 12, 0x3F800000, TKT_CORRUPT_ARTIFACT, "momentum is 1"},
       {SECTION_INPUT, 0, 5, TKT_CORRUPT_ARTIFACT, "INPUT"},
       {SECTION_INPUT, 24, 0x7FC00000, TKT_CORRUPT_ARTIFACT, "not finite"},
       {SECTION_INPUT, 32, 0, TKT_CORRUPT_ARTIFACT, "inverse_std"},
-      {SECTION_GRAPH, 8, 2, TKT_UNSUPPORTED_OP, "loss 2"},
+      {SECTION_GRAPH, 8, 4, TKT_UNSUPPORTED_OP, "loss 4"},
       {SECTION_GRAPH, nodes, 77 | 1u << 16, TKT_UNSUPPORTED_OP, "operator 77"},
       {SECTION_GRAPH, nodes + 8, 1, TKT_CORRUPT_ARTIFACT, "written later"},
       {SECTION_PARAMS, 8, 3, TKT_CORRUPT_ARTIFACT, "encoding 3"},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from device_runtime import (
     inspect,
 )
 from tests.device_runtime import nets
+from tests.device_runtime import tkt_writer as ops
+from tests.device_runtime.nets import Builder
 from tests.device_runtime.tkt_writer import (
     ARTIFACT_MAGIC,
     GRAPH,
@@ -38,6 +42,7 @@ from tests.device_runtime.tkt_writer import (
     seal,
     section,
 )
+from tests.golden.make_operators import FILES
 
 NET = nets.small()
 GOOD = artifact(NET)
@@ -61,11 +66,11 @@ def test_inspect_tells_what_was_written() -> None:
     assert (facts["input_shape"], facts["class_count"], facts["has_trained"]) == ([3, 2, 2], 4, False)
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.tkt")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
 def test_golden_files_are_read(path: Path) -> None:
     """Written by a third writer, from a description in JSON."""
-    wanted = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    facts = inspect(path)
+    wanted = json.loads(path.read_text(encoding="utf-8"))
+    facts = inspect(path.with_suffix(".tkt"))
     assert facts["operators"] == [node["op"] for node in wanted["nodes"]]
     assert (facts["ticket_hash"], facts["card"]) == (wanted["ticket_hash"], wanted["card"])
     for start in ("init", "trained"):
@@ -92,6 +97,18 @@ def test_every_truncation_is_refused() -> None:
             inspect(GOOD[:size])
     with pytest.raises(CorruptArtifact):
         inspect(GOOD + b"\0")
+
+
+def test_the_files_of_the_c_tests_are_what_their_script_writes() -> None:
+    for name, net in FILES.items():
+        assert (GOLDEN / name).read_bytes() == artifact(net()), f"run python -m tests.golden.make_operators for {name}"
+    found = {operator for name in FILES for operator in inspect(GOLDEN / name)["operators"]}
+    table = Path(__file__).parents[2] / "export" / "FORMAT.md"
+    rows = re.findall(
+        r"^\| (\d+) \| (\w+) \| .* \| .* \| .* \| .* \|$", table.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(rows) == 21
+    assert found == {name for _, name in rows}
 
 
 def test_every_flipped_bit_is_refused() -> None:
@@ -247,6 +264,125 @@ def _node_at(index: int) -> int:
 def test_corrupt(name: str) -> None:
     with pytest.raises(CorruptArtifact):
         inspect(CORRUPT[name]())
+
+
+def node(op: int, shape: tuple[int, ...], out: tuple[int, ...], *attrs: float, **fields: Any) -> Callable[[], bytes]:
+    """One node between a layer that gives `shape` and one that takes whatever comes; `vectors` are its parameters."""
+
+    def make() -> bytes:
+        b = Builder(np.random.default_rng(0), (4,))
+        b.linear(int(np.prod(shape)), None)
+        b.reshape(*shape)
+        inputs = tuple(b.last for _ in range(fields.get("inputs", 1)))
+        params = []
+        for rows, cols in fields.get("params", ()):
+            b.params.append(Param(np.ones((rows, cols), np.float32)))
+            params.append(len(b.params) - 1)
+        b.nodes.append(Node(op, inputs, tuple(params), attrs))
+        b.shapes.append(out)
+        b.flatten()
+        b.linear(2, None)
+        return artifact(b.net())
+
+    return make
+
+
+CONV = (3, 3, 1, 1, 0, 0, 1, 1, 1)  # of (2, 5, 5) gives (4, 3, 3) with a weight of (4, 18)
+IMAGE, MAPS, KERNEL = (2, 5, 5), (4, 3, 3), {"params": ((4, 18), (4, 1))}
+SOUND: dict[str, Callable[[], bytes]] = {
+    "conv": node(ops.CONV, IMAGE, MAPS, *CONV, **KERNEL),
+    "max_pool": node(ops.MAX_POOL, IMAGE, (2, 2, 2), 2, 2, 2, 2, 0, 0),
+    "avg_pool": node(ops.AVG_POOL, IMAGE, (2, 2, 2), 2, 2, 2, 2, 0, 0, 1),
+    "batch_norm": node(ops.BATCH_NORM, IMAGE, IMAGE, 1e-5, 0.1, 0, params=()),
+    "layer_norm": node(ops.LAYER_NORM, IMAGE, IMAGE, 1e-5, 2),
+    "dropout": node(ops.DROPOUT, IMAGE, IMAGE, 0.5),
+    "concat": node(ops.CONCAT, IMAGE, (4, 5, 5), inputs=2),
+    "softmax": node(ops.SOFTMAX, (6,), (6,)),
+    "global_avg_pool": node(ops.GLOBAL_AVG_POOL, IMAGE, (2,)),
+}
+
+
+def conv_with(place: int, value: int) -> Callable[[], bytes]:
+    return node(ops.CONV, IMAGE, MAPS, *CONV[:place], value, *CONV[place + 1 :], **KERNEL)
+
+
+BROKEN_NODES: dict[str, Callable[[], bytes]] = {
+    **{
+        f"conv attribute {place} is {value}": conv_with(place, value)
+        for place in range(9)
+        for value in (0, 7, 2**31)
+        if value or place not in (4, 5)
+    },
+    "conv of rank 1": node(ops.CONV, (50,), MAPS, *CONV, **KERNEL),
+    "conv that changes the rank": node(ops.CONV, IMAGE, (4, 9), *CONV, **KERNEL),
+    "conv output": node(ops.CONV, IMAGE, (4, 3, 4), *CONV, **KERNEL),
+    "conv weight": node(ops.CONV, IMAGE, MAPS, *CONV, params=((4, 9),)),
+    "conv bias": node(ops.CONV, IMAGE, MAPS, *CONV, params=((4, 18), (3, 1))),
+    "conv groups": node(ops.CONV, IMAGE, MAPS, *CONV[:8], 3, **KERNEL),
+    "conv of length with a height": node(ops.CONV, (2, 9), (4, 7), 3, 3, 1, 1, 0, 0, 1, 1, 1, params=((4, 18),)),
+    "conv without a weight": node(ops.CONV, IMAGE, MAPS, *CONV),
+    "conv kernel of 257": node(ops.CONV, (1, 1, 300), (1, 1, 44), 1, 257, 1, 1, 0, 0, 1, 1, 1, params=((1, 257),)),
+    "conv reach of 4097": node(ops.CONV, (1, 1, 5000), (1, 1, 904), 1, 17, 1, 1, 0, 0, 1, 256, 1, params=((1, 17),)),
+    "max_pool kernel 0": node(ops.MAX_POOL, IMAGE, (2, 2, 2), 0, 2, 2, 2, 0, 0),
+    "max_pool stride 0": node(ops.MAX_POOL, IMAGE, (2, 2, 2), 2, 2, 0, 2, 0, 0),
+    "max_pool padding": node(ops.MAX_POOL, IMAGE, (2, 4, 4), 2, 2, 2, 2, 2, 2),
+    "max_pool channels": node(ops.MAX_POOL, IMAGE, (3, 2, 2), 2, 2, 2, 2, 0, 0),
+    "avg_pool count_include_pad 2": node(ops.AVG_POOL, IMAGE, (2, 2, 2), 2, 2, 2, 2, 0, 0, 2),
+    "batch_norm without parameters": node(ops.BATCH_NORM, IMAGE, IMAGE, 1e-5, 0.1, 0),
+    "layer_norm over nothing": node(ops.LAYER_NORM, IMAGE, IMAGE, 1e-5, 0),
+    "layer_norm over 4 of 3": node(ops.LAYER_NORM, IMAGE, IMAGE, 1e-5, 4),
+    "layer_norm epsilon 0": node(ops.LAYER_NORM, IMAGE, IMAGE, 0.0, 2),
+    "layer_norm weight alone": node(ops.LAYER_NORM, IMAGE, IMAGE, 1e-5, 1, params=((5, 1),)),
+    "layer_norm width": node(ops.LAYER_NORM, IMAGE, IMAGE, 1e-5, 1, params=((5, 1), (4, 1))),
+    "leaky_relu below 0": node(ops.LEAKY_RELU, (6,), (6,), -0.5),
+    "leaky_relu NaN": node(ops.LEAKY_RELU, (6,), (6,), float("nan")),
+    "gelu approximation 2": node(ops.GELU, (6,), (6,), 2),
+    "dropout of everything": node(ops.DROPOUT, IMAGE, IMAGE, 1.0),
+    "dropout below 0": node(ops.DROPOUT, IMAGE, IMAGE, -0.5),
+    "concat of one": node(ops.CONCAT, IMAGE, IMAGE, inputs=1),
+    "concat of 17": node(ops.CONCAT, IMAGE, (34, 5, 5), inputs=17),
+    "concat to fewer channels": node(ops.CONCAT, IMAGE, (3, 5, 5), inputs=2),
+    "concat of other sizes": node(ops.CONCAT, IMAGE, (4, 5, 4), inputs=2),
+    "reshape to fewer": node(ops.RESHAPE, IMAGE, (49,)),
+    "softmax of an image": node(ops.SOFTMAX, IMAGE, IMAGE),
+    "global_avg_pool to another number": node(ops.GLOBAL_AVG_POOL, IMAGE, (3,)),
+    "global_avg_pool of features": node(ops.GLOBAL_AVG_POOL, (6,), (6,)),
+    "mul of one": node(ops.MUL, (6,), (6,)),
+    "an embedding of features": node(ops.EMBEDDING, (6,), (6, 3), params=((5, 3),)),
+    "sigmoid that changes the shape": node(ops.SIGMOID, (6,), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in SOUND if name != "batch_norm"])
+def test_the_nodes_that_are_broken_below_are_sound_before(name: str) -> None:
+    inspect(SOUND[name]())
+
+
+@pytest.mark.parametrize("name", BROKEN_NODES)
+def test_a_node_that_breaks_a_rule_is_refused(name: str) -> None:
+    with pytest.raises(CorruptArtifact, match=rf"node 2 \({name.removeprefix('an ').split()[0]}\)"):
+        inspect(BROKEN_NODES[name]())
+
+
+def norm_net() -> Net:
+    b = Builder(np.random.default_rng(0), (3,))
+    b.linear(4, None)
+    b.batch_norm()
+    b.linear(2, None)
+    return b.net()
+
+
+def test_state_comes_last_and_variances_are_not_negative() -> None:
+    net = norm_net()
+    inspect(artifact(net))
+    early = (net.params[6], *net.params[:6], net.params[7])
+    moved = {old: new for new, old in enumerate((6, 0, 1, 2, 3, 4, 5, 7))}
+    nodes = tuple(replace(n, params=tuple(moved[p] for p in n.params)) for n in net.nodes)
+    with pytest.raises(CorruptArtifact, match="comes after a state parameter"):
+        inspect(artifact(replace(net, params=early, nodes=nodes)))
+    net.params[-1].values[2] = -0.5
+    with pytest.raises(CorruptArtifact, match="variance below 0"):
+        inspect(artifact(net))
 
 
 @pytest.mark.parametrize("name", INCOMPATIBLE)

@@ -10,7 +10,7 @@ import pytest
 
 from device_runtime import BudgetExceeded, InvalidInput, NonFiniteLoss, Progress, Trainer, inspect
 from device_runtime import _core as core
-from device_runtime.artifact import make_options
+from device_runtime.artifact import make_options, memory_plan
 from device_runtime.data import Array
 from tests.device_runtime import nets, reference
 from tests.device_runtime.tkt_writer import ADAM, SGD, Recipe, artifact
@@ -195,7 +195,7 @@ def test_the_arena_is_exact(recipe: Recipe, batch: int) -> None:
     content = artifact(nets.small(recipe=recipe))
     options = make_options(content, batch=batch, micro_batch=batch)
     needed = core.arena_bytes(content, options)
-    memory = core.memory_plan(content, options)
+    memory, _ = memory_plan(content, options)
     assert sum(size for part, size in memory.items() if part != "total") == memory["total"] == needed
     with pytest.raises(BudgetExceeded, match=str(needed)):
         core.CoreTrainer(content, options, arena_bytes=needed - 1)
