@@ -75,7 +75,7 @@ def test_golden_files_are_read(path: Path) -> None:
     assert (facts["ticket_hash"], facts["card"]) == (wanted["ticket_hash"], wanted["card"])
     for start in ("init", "trained"):
         if start in wanted["parameters"][0]:
-            with Trainer.open(path, start=start) as trainer:
+            with Trainer.open(path.with_suffix(".tkt"), start=start) as trainer:
                 values = np.concatenate([np.array(p[start], np.float32) for p in wanted["parameters"]])
                 assert trainer.values.tobytes() == values.tobytes()
 
