@@ -17,7 +17,8 @@ from tests.device_runtime.tkt_writer import SGD, Recipe, artifact
 
 MNIST = Path(__file__).parents[3] / "shared/data/mnist"
 COUNT = 30
-RECIPE = Recipe(SGD, batch=1, learning_rate=0.01, momentum=0.0)
+RECIPE = Recipe(SGD, batch=1, learning_rate=0.05, momentum=0.0)
+DRAWN = 0.0321  # and the first row of each layer is full: 9,594 of 266,200 weights live, 3.6 %
 
 Bytes = NDArray[np.uint8]
 
@@ -25,7 +26,7 @@ Bytes = NDArray[np.uint8]
 def write(folder: Path) -> tuple[Path, Path, str]:
     """The artifact, the samples (of each: its label, then its pixels) and the name of the data set."""
     images, labels, name = mnist() if MNIST.is_dir() else enlarged_digits()
-    net = nets.lenet(0.036, recipe=RECIPE, mean=(33.3,), inverse_std=(1 / 78.6,), card={"task": name})
+    net = nets.lenet(DRAWN, recipe=RECIPE, mean=(33.3,), inverse_std=(1 / 78.6,), card={"task": name})
     ticket, samples = folder / "lenet.tkt", folder / "digits.bin"
     ticket.write_bytes(artifact(net))
     samples.write_bytes(np.concatenate([labels[:, None], images.reshape(len(images), -1)], axis=1).tobytes())

@@ -7,7 +7,7 @@
 #include "data.h"
 #include "ticket_runtime.h"
 
-enum { STEPS = 60, MAX_ELEMENTS = 1024 };
+enum { STEPS = 120, MAX_ELEMENTS = 1024 };
 
 static tkt_error g_error;
 static float g_sample[MAX_ELEMENTS];
