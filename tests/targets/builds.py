@@ -134,7 +134,8 @@ def configure(target: Target, folder: Path, ram_bytes: int = RAM_BYTES) -> None:
         options |= {"TKT_BUILD_TESTS": "ON", "TKT_BUILD_EXAMPLE": "ON", "TKT_RAM_BYTES": str(ram_bytes)}
         options |= {"TKT_TICKET": str(ticket), "TKT_SAMPLES": str(samples)}
     words = [f"-D{name}={value}" for name, value in options.items()]
-    run(["cmake", "-S", str(RUNTIME), "-B", str(folder), "-G", "Ninja", "--log-level=WARNING", *words])
+    # A toolchain file is heard in a fresh configuration alone; what it does not change is not built again.
+    run(["cmake", "--fresh", "-S", str(RUNTIME), "-B", str(folder), "-G", "Ninja", "--log-level=WARNING", *words])
 
 
 def ctest(folder: Path, *options: str, fails: bool = False) -> str:
