@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import json
 import os
 import re
 import shutil
@@ -125,21 +126,42 @@ def build(target: Target) -> tuple[Path, float]:
     return folder, time.perf_counter() - start
 
 
-def configure(target: Target, folder: Path, ram_bytes: int = RAM_BYTES) -> None:
+def configure(target: Target, folder: Path) -> None:
+    """Once, and again after a change of a toolchain file, which only a fresh configuration hears."""
     options = {"CMAKE_BUILD_TYPE": "Release"}
     if target.name != "x86-64":
         options["CMAKE_TOOLCHAIN_FILE"] = str(RUNTIME / f"cmake/{target.name}.cmake")
     if not target.name.startswith("android"):
         ticket, samples, _ = data()
-        options |= {"TKT_BUILD_TESTS": "ON", "TKT_BUILD_EXAMPLE": "ON", "TKT_RAM_BYTES": str(ram_bytes)}
+        options |= {"TKT_BUILD_TESTS": "ON", "TKT_BUILD_EXAMPLE": "ON", "TKT_RAM_BYTES": str(RAM_BYTES)}
         options |= {"TKT_TICKET": str(ticket), "TKT_SAMPLES": str(samples)}
     words = [f"-D{name}={value}" for name, value in options.items()]
-    # A toolchain file is heard in a fresh configuration alone; what it does not change is not built again.
-    run(["cmake", "--fresh", "-S", str(RUNTIME), "-B", str(folder), "-G", "Ninja", "--log-level=WARNING", *words])
+    toolchains = [path.read_text(encoding="utf-8") for path in sorted((RUNTIME / "cmake").glob("*.cmake"))]
+    wanted, stamp = "\n".join([*words, *toolchains]), folder / "configured"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        run(["cmake", "--fresh", "-S", str(RUNTIME), "-B", str(folder), "-G", "Ninja", "--log-level=WARNING", *words])
+        stamp.write_text(wanted, encoding="utf-8")
 
 
-def ctest(folder: Path, *options: str, fails: bool = False) -> str:
-    return run(["ctest", "--test-dir", str(folder), "--output-on-failure", "--no-tests=error", *options], fails=fails)
+def link_with_ram(target: Target, ram_bytes: int, program: Path, *, fails: bool = False) -> str:
+    """Links the example once more, for another size of RAM."""
+    folder, _ = build(target)
+    commands = run(["ninja", "-C", str(folder), "-t", "commands", "train_ticket"]).splitlines()
+    last = commands[-1].replace(f"TKT_RAM_BYTES={RAM_BYTES}", f"TKT_RAM_BYTES={ram_bytes}")
+    assert f"TKT_RAM_BYTES={ram_bytes}" in last
+    return run(["sh", "-c", f"cd {folder} && {last.replace('-o mcu/train_ticket', f'-o {program}')}"], fails=fails)
+
+
+def emulate(target: Target, program: Path, *, fails: bool = False) -> str:
+    """Runs a program as ctest runs the tests."""
+    folder, _ = build(target)
+    tests = json.loads(run(["ctest", "--test-dir", str(folder), "--show-only=json-v1"]))["tests"]
+    (command,) = (test["command"] for test in tests if test["name"] == "train_ticket")
+    return run([*command[:-1], str(program)], fails=fails)
+
+
+def ctest(folder: Path, *options: str) -> str:
+    return run(["ctest", "--test-dir", str(folder), "--output-on-failure", "--no-tests=error", *options])
 
 
 @functools.cache
