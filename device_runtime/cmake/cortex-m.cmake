@@ -5,7 +5,7 @@ set(CMAKE_SYSTEM_NAME Generic)
 set(CMAKE_SYSTEM_PROCESSOR arm)
 set(CMAKE_C_COMPILER arm-none-eabi-gcc)
 set(CMAKE_CXX_COMPILER arm-none-eabi-g++)
-set(TKT_MAX_NODES 256 CACHE STRING "") # a smaller stack
+set(TKT_MAX_NODES 64 CACHE STRING "") # planning takes about 90 bytes of stack a node
 set(TKT_MAX_PARAMETERS 256 CACHE STRING "")
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY) # no linker script yet, when CMake tries the compiler
 set(CMAKE_C_FLAGS_INIT "${TKT_CPU_FLAGS} -mthumb -mfloat-abi=hard -ffunction-sections -fdata-sections")

@@ -41,14 +41,14 @@ struct Transposed {
 struct Correlation {
   const Matrix *weight;
   const Transposed *transposed;
-  uint32_t first_row, rows;  // of the matrix; `row` above counts from first_row
+  uint32_t first_row, rows;      // of the matrix; `row` above counts from first_row
   const float *values, *bias;
-  const int32_t *offsets;  // [code]
-  uint32_t rows_per_base;  // base(row) = (first_row + row) / rows_per_base * base_step
+  const int32_t *offsets;        // [code]
+  uint32_t rows_per_base;        // base(row) = (first_row + row) / rows_per_base * base_step
   uint32_t base_step;
   uint32_t height, width;
-  uint32_t strip;  // lines worked on at a time, so that what they read stays in the cache
-  uint32_t block;  // codes at a time in the weight gradient, for the same reason
+  uint32_t strip;                // lines worked on at a time, so that what they read stays in the cache
+  uint32_t block;                // codes at a time in the weight gradient, for the same reason
   int32_t in_origin;
   uint32_t in_row, in_column;
   uint32_t out_origin, out_plane, out_row, out_column;

@@ -23,7 +23,9 @@ TKT_INLINE Xmm subtract(Xmm a, Xmm b) { return {_mm_sub_ps(a.v, b.v)}; }
 TKT_INLINE Xmm multiply(Xmm a, Xmm b) { return {_mm_mul_ps(a.v, b.v)}; }
 TKT_INLINE Xmm larger(Xmm a, Xmm b) { return {_mm_max_ps(a.v, b.v)}; }  // exactly a > b ? a : b
 TKT_INLINE Xmm fused(Xmm a, Xmm b, Xmm c) { return {_mm_fmadd_ps(a.v, b.v, c.v)}; }
-TKT_INLINE Xmm where_equal(Xmm a, Xmm b, Xmm value) { return {_mm_and_ps(_mm_cmp_ps(a.v, b.v, _CMP_EQ_OQ), value.v)}; }
+TKT_INLINE Xmm where_equal(Xmm a, Xmm b, Xmm value) {
+  return {_mm_and_ps(_mm_cmp_ps(a.v, b.v, _CMP_EQ_OQ), value.v)};
+}
 
 struct Ymm {
   __m256 v;
