@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 extern uint32_t link_stack_top[], link_bss[], end[];
-int main(void);
+int main(int count, char **words);
 void initialise_monitor_handles(void);
 void reset(void);
 
@@ -14,7 +14,9 @@ void reset(void) {
   __asm__ volatile("dsb\n isb" ::: "memory");
   for (uint32_t *word = link_bss; word < end; ++word) *word = 0;
   initialise_monitor_handles();
-  exit(main());
+  static char name[] = "test", argument[] = TKT_TEST_ARGUMENT;
+  static char *words[] = {name, argument, NULL};
+  exit(main(2, words));
 }
 
 typedef union Vector {
