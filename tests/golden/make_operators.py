@@ -43,9 +43,17 @@ def images() -> Net:
     b.unary(ops.TANH)
     b.linear(5, None)
     recipe = Recipe(
-        batch=8, label_smoothing=0.1, clip_norm=5.0, schedule=ops.COSINE, warmup_steps=5, schedule_steps=40, schedule_factor=0.1
+        batch=8,
+        label_smoothing=0.1,
+        clip_norm=5.0,
+        schedule=ops.COSINE,
+        warmup_steps=5,
+        schedule_steps=40,
+        schedule_factor=0.1,
     )
-    return b.net(recipe=recipe, class_weights=(1.0, 0.5, 2.0, 1.0, 1.5), mean=(0.1, 0.0, -0.1), inverse_std=(1.0, 2.0, 0.5))
+    return b.net(
+        recipe=recipe, class_weights=(1.0, 0.5, 2.0, 1.0, 1.5), mean=(0.1, 0.0, -0.1), inverse_std=(1.0, 2.0, 0.5)
+    )
 
 
 def sequences() -> Net:
