@@ -14,11 +14,19 @@ enum SectionKind : uint32_t { kCard = 1, kRecipe, kInput, kGraph, kParams, kPatt
 
 enum LossCode : uint32_t { kCrossEntropy = 1, kMeanSquaredError, kBinaryCrossEntropy };
 
-#if !defined(TKT_MAX_NODES)  // planning takes about 90 bytes of stack a node
+// What this build takes; the format allows kFormatNodes and kFormatParameters. Planning takes about 90 bytes of stack a node,
+// reading a bit a parameter, so a build for a microcontroller takes less.
+constexpr uint32_t kFormatNodes = 1024, kFormatParameters = 4096;
+#if !defined(TKT_MAX_NODES)
 #define TKT_MAX_NODES 1024
 #endif
+#if !defined(TKT_MAX_PARAMETERS)
+#define TKT_MAX_PARAMETERS 4096
+#endif
 constexpr uint32_t kMaxNodes = TKT_MAX_NODES;
-constexpr uint32_t kMaxParameters = 4096;
+constexpr uint32_t kMaxParameters = TKT_MAX_PARAMETERS;
+static_assert(kMaxNodes >= 1 && kMaxNodes <= kFormatNodes, "TKT_MAX_NODES");
+static_assert(kMaxParameters >= 1 && kMaxParameters <= kFormatParameters, "TKT_MAX_PARAMETERS");
 
 struct Recipe {
   uint32_t optimizer, batch;

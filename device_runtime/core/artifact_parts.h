@@ -20,6 +20,12 @@ tkt_status corrupt(tkt_error *error, const Pieces &...pieces) {
   return fail(error, TKT_CORRUPT_ARTIFACT, pieces..., "; export the artifact again");
 }
 
+// For a file that is right, but holds more of something than this build takes.
+inline tkt_status too_large(tkt_error *error, const char *noun, uint32_t count, uint32_t limit, const char *macro) {
+  return fail(error, TKT_INCOMPATIBLE_ARTIFACT, "the network has ", count, " ", noun, ", but this build takes at most ",
+              limit, "; build the runtime with a larger ", macro);
+}
+
 // A set of small numbers on the stack.
 template <uint32_t kSize>
 class NumberSet {

@@ -20,6 +20,9 @@ tkt_status check_head(const Section &section, Graph *graph, tkt_error *error) {
                 " is unknown to this runtime; update the runtime or export with 1 (cross-entropy), 2 (mean squared "
                 "error) or 3 (binary cross-entropy)");
   }
+  if (graph->node_count > kMaxNodes && graph->node_count <= kFormatNodes) {
+    return too_large(error, "nodes", graph->node_count, kMaxNodes, "TKT_MAX_NODES");
+  }
   if (graph->node_count < 1 || graph->node_count > kMaxNodes || graph->buffer_count != graph->node_count + 1 ||
       load_u32(section.data + 12) != 0 || nodes_offset(graph->buffer_count) > section.bytes) {
     return corrupt(error, "GRAPH has ", section.bytes, " bytes and says ", graph->node_count, " nodes and ",

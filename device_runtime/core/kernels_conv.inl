@@ -26,8 +26,10 @@ struct Taps {
     while (low < high) {
       const uint32_t middle = low + (high - low) / 2;
       const uint32_t there = m.columns16 ? m.columns16[middle] : m.columns32[middle];
-      if (there < code) low = middle + 1;
-      else high = middle;
+      if (there < code)
+        low = middle + 1;
+      else
+        high = middle;
     }
     return low;
   }
@@ -122,7 +124,8 @@ void correlate(const Correlation &c, const Tensor &x, const Tensor &y, uint32_t 
   for (uint32_t g = 0; g < groups; ++g) {
     for (uint32_t j = 0, lines; j < c.height; j += lines) {
       lines = c.height - j < c.strip ? c.height - j : c.strip;
-      const float *in = x.data + g * x.group_stride + (c.in_origin + ptrdiff_t(j) * c.in_row) * ptrdiff_t(kLanes);
+      const float *in =
+          x.data + g * x.group_stride + (c.in_origin + ptrdiff_t(j) * ptrdiff_t(c.in_row)) * ptrdiff_t(kLanes);
       float *out = y.data + g * y.group_stride + (c.out_origin + size_t(j) * c.out_row) * kLanes;
       for (uint32_t row = 0; row < c.rows; ++row, out += c.out_plane * kLanes) {
         correlate_row<V>(c, entries, row, in + entries.base(row) * kLanes, out, lines);
@@ -202,14 +205,13 @@ void scatter_correlation(const Correlation &c, const Tensor &dy, const Tensor &d
   for (uint32_t g = 0; g < groups; ++g) {
     for (uint32_t row = 0; row < c.rows; ++row) {
       const float *gradient = dy.data + g * dy.group_stride + (c.out_origin + size_t(row) * c.out_plane) * kLanes;
-      float *into = dx.data + g * dx.group_stride +
-                    (c.in_origin + ptrdiff_t(entries.base(row))) * ptrdiff_t(kLanes);
+      float *into = dx.data + g * dx.group_stride + (c.in_origin + ptrdiff_t(entries.base(row))) * ptrdiff_t(kLanes);
       for (uint32_t k = entries.row_begin(row), end = entries.row_end(row); k < end; ++k) {
         entries.read(row, k, 1, tap);
         const V weight = V::broadcast(tap[0].weight);
         for (uint32_t j = 0; j < c.height; ++j) {
           const float *from = gradient + j * c.out_row * kLanes;
-          float *to = into + (tap[0].offset + ptrdiff_t(j) * c.in_row) * ptrdiff_t(kLanes);
+          float *to = into + (tap[0].offset + ptrdiff_t(j) * ptrdiff_t(c.in_row)) * ptrdiff_t(kLanes);
           for (uint32_t i = 0; i < c.width; ++i, from += c.out_column * kLanes, to += c.in_column * kLanes) {
             fused(weight, V::load(from), V::load(to)).store(to);
           }

@@ -26,7 +26,7 @@ struct LeakyRelu {
 };
 struct Relu6 {
   static TKT_INLINE float value(float x, float) { return x > 0 ? (x < 6 ? x : 6.0f) : 0.0f; }
-  static TKT_INLINE float gradient(float y, float dy, float) { return (y > 0) & (y < 6) ? dy : 0.0f; }
+  static TKT_INLINE float gradient(float y, float dy, float) { return ((y > 0) & (y < 6)) ? dy : 0.0f; }
 };
 struct Hardswish {
   static TKT_INLINE float value(float x, float) {
@@ -122,7 +122,8 @@ TKT_INLINE float without_subnormals(float x) { return __builtin_fabsf(x) < kSmal
 void sgd(const SgdStep &step, float *values, const float *gradients, float *velocity, size_t count) {
   const float decay = step.weight_decay, momentum = step.momentum, rate = step.minus_learning_rate;
   if (velocity == nullptr) {
-    for (size_t i = 0; i < count; ++i) values[i] = fused_f32(rate, fused_f32(decay, values[i], gradients[i]), values[i]);
+    for (size_t i = 0; i < count; ++i)
+      values[i] = fused_f32(rate, fused_f32(decay, values[i], gradients[i]), values[i]);
     return;
   }
   const bool nesterov = step.nesterov;

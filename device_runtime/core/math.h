@@ -1,4 +1,4 @@
-// fma, expf and logf with the same bits on every target: no libm, no table, every contraction written out.
+// fma, sqrt, expf and logf with the same bits on every target: no libm, no table, every contraction written out.
 // All static: each kernel file compiles its own copy for its own instruction set. Errors: see the tests (<= 2 ulp).
 #pragma once
 
@@ -23,9 +23,9 @@ constexpr float kSmallestNormal = 1.17549435e-38f;  // 2^-126
 
 static inline bool is_finite(float x) { return x - x == 0; }
 
-// a * b + c, rounded once.
+// a * b + c, rounded once. Clang tells by other names than GCC that the processor has it.
 static inline float fused_f32(float a, float b, float c) {
-#if defined(__FP_FAST_FMAF)
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
   return __builtin_fmaf(a, b, c);
 #else
   // The product is exact in f64. The sum is rounded to odd (Boldo and Melquiond 2008), so that rounding to f32 is right.
@@ -40,6 +40,27 @@ static inline float fused_f32(float a, float b, float c) {
   memcpy(&sum, &bits, sizeof sum);
   return float(sum);
 #endif
+}
+
+// The square root, digit by digit: where double precision is software, the compiler would call libm for it. Zero, infinity
+// and NaN give themselves; what else is not normal and positive is no input.
+static inline double sqrt_f64(double x) {
+  if (!(x > 0 && x < __builtin_inf())) return x;
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  int exponent = int(bits >> 52) - 1075;  // x = mantissa * 2^exponent
+  uint64_t mantissa = (bits & 0xFFFFFFFFFFFFFu) | uint64_t(1) << 52, root = 0, rest = 0;
+  if (exponent & 1) mantissa *= 2, --exponent;
+  for (int digit = 53; digit >= 0; --digit) {  // root = the whole part of sqrt(mantissa * 2^54)
+    rest = rest << 2 | (digit < 27 ? 0 : mantissa >> (2 * (digit - 27)) & 3);
+    uint64_t trial = root << 2 | 1;
+    root = root << 1 | (rest >= trial);
+    if (rest >= trial) rest -= trial;
+  }
+  // Rounded to nearest; a carry out of the mantissa rightly moves the exponent. There are no ties.
+  bits = (root >> 1) + (root & 1) + (uint64_t(exponent / 2 + 1048) << 52);
+  memcpy(&x, &bits, sizeof x);
+  return x;
 }
 
 // 2^k for a whole k in [-126, 127].

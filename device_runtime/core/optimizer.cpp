@@ -19,10 +19,17 @@ void update_adam(tkt_trainer &trainer) {
   p.beta2_power *= double(o.beta2);
   const bool decoupled = o.optimizer == TKT_ADAMW;
   const float step_size = float(double(trainer.learning_rate) / (1.0 - p.beta1_power));
-  const float inverse_sqrt = float(1.0 / __builtin_sqrt(1.0 - p.beta2_power));
+  const float inverse_sqrt = float(1.0 / sqrt_f64(1.0 - p.beta2_power));
   const float keep = decoupled ? float(1.0 - double(trainer.learning_rate) * double(o.weight_decay)) : 1.0f;
-  const AdamStep step = {decoupled ? 0.0f : o.weight_decay, keep,      o.beta1,      o.beta2,  1.0f - o.beta1,
-                         1.0f - o.beta2,                    step_size, inverse_sqrt, o.epsilon};
+  const AdamStep step = {decoupled ? 0.0f : o.weight_decay,
+                         keep,
+                         o.beta1,
+                         o.beta2,
+                         1.0f - o.beta1,
+                         1.0f - o.beta2,
+                         step_size,
+                         inverse_sqrt,
+                         o.epsilon};
   trainer.kernels->adam(step, trainer.values, trainer.gradients, trainer.moment1, trainer.moment2,
                         trainer.trained_count);
 }
@@ -30,8 +37,9 @@ void update_adam(tkt_trainer &trainer) {
 // Scales the gradients down to a norm of clip_norm. False if the norm is not finite.
 bool clip(tkt_trainer &trainer) {
   double sum = 0;
-  for (uint32_t i = 0; i < trainer.trained_count; ++i) sum += double(trainer.gradients[i]) * double(trainer.gradients[i]);
-  const double norm = __builtin_sqrt(sum), factor = double(trainer.options.clip_norm) / (norm + 1e-6);
+  for (uint32_t i = 0; i < trainer.trained_count; ++i)
+    sum += double(trainer.gradients[i]) * double(trainer.gradients[i]);
+  const double norm = sqrt_f64(sum), factor = double(trainer.options.clip_norm) / (norm + 1e-6);
   if (!(norm - norm == 0)) return false;
   if (factor < 1.0) trainer.kernels->scale(float(factor), trainer.gradients, trainer.trained_count);
   return true;

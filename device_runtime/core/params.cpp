@@ -84,6 +84,9 @@ tkt_status read_params(Artifact *artifact, tkt_error *error) {
   a.pattern = a.file.find(kPattern);
   if (a.params.bytes < kHeadBytes) return corrupt(error, "PARAMS has ", a.params.bytes, " bytes, too few");
   a.parameter_count = load_u32(a.params.data);
+  if (a.parameter_count > kMaxParameters && a.parameter_count <= kFormatParameters) {
+    return too_large(error, "parameters", a.parameter_count, kMaxParameters, "TKT_MAX_PARAMETERS");
+  }
   if (a.parameter_count < 1 || a.parameter_count > kMaxParameters || load_u32(a.params.data + 4) != 0 ||
       a.params.bytes != kHeadBytes + kRecordBytes * a.parameter_count) {
     return corrupt(error, "PARAMS has ", a.params.bytes, " bytes and says ", a.parameter_count, " parameters");

@@ -1,0 +1,24 @@
+/* To link with in the place of Android's libc.so, which answers these names on the device. Nothing here ever runs. */
+#define TKT_NAME(name) \
+  void name(void);     \
+  void name(void) {}
+
+TKT_NAME(memcpy)
+TKT_NAME(memmove)
+TKT_NAME(memset)
+TKT_NAME(memcmp)
+
+#if defined(__arm__)
+TKT_NAME(__aeabi_memcpy)
+TKT_NAME(__aeabi_memcpy4)
+TKT_NAME(__aeabi_memcpy8)
+TKT_NAME(__aeabi_memmove)
+TKT_NAME(__aeabi_memmove4)
+TKT_NAME(__aeabi_memmove8)
+TKT_NAME(__aeabi_memset)
+TKT_NAME(__aeabi_memset4)
+TKT_NAME(__aeabi_memset8)
+TKT_NAME(__aeabi_memclr)
+TKT_NAME(__aeabi_memclr4)
+TKT_NAME(__aeabi_memclr8)
+#endif
