@@ -54,7 +54,7 @@ struct Planned {
 // Smaller parts of a batch, down to single samples.
 uint32_t smaller_part(uint32_t part) {
   if (part > 2 * kMaxLanes) return (part / 2 + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
-  return part > kMaxLanes ? kMaxLanes : part > 8 ? 8 : part > 4 ? 4 : 1;
+  return part > kMaxLanes ? kMaxLanes : part > 8 ? 8 : 1;
 }
 
 // Artifact and options together, then the arena they need. Over the budget, and where the caller has not said how large
@@ -80,7 +80,8 @@ tkt_status check_arena(const tkt_options &options, const void *arena, uint64_t a
                        tkt_error *error) {
   if (options.budget_bytes != 0 && needed > options.budget_bytes) {
     return fail(error, TKT_BUDGET_EXCEEDED, "the trainer needs ", needed, " bytes, but the budget is ",
-                options.budget_bytes, "; take SGD instead of Adam, a sparser ticket, or a smaller batch or micro_batch if you set one");
+                options.budget_bytes,
+                "; take SGD instead of Adam, a sparser ticket, or a smaller batch or micro_batch if you set one");
   }
   if (arena == nullptr) return fail(error, TKT_INVALID_INPUT, "arena is NULL; give ", needed, " bytes of memory");
   if (reinterpret_cast<uintptr_t>(arena) % kCallerAlignment != 0) {
@@ -204,8 +205,8 @@ tkt_status tkt_next_batch(tkt_trainer *trainer, uint32_t sample_count, uint32_t 
   return TKT_OK;
 }
 
-tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
-                          float *loss, tkt_error *error) {
+tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count, float *loss,
+                          tkt_error *error) {
   if (tkt_status status = check_batch(trainer, samples, targets, count, loss, error)) return status;
   return train_step(*trainer, samples, targets, count, loss, error);
 }
@@ -225,8 +226,7 @@ tkt_status tkt_evaluate(tkt_trainer *trainer, const float *samples, const void *
   return evaluate(*trainer, samples, targets, count, loss_sum, correct, error);
 }
 
-tkt_status tkt_predict(tkt_trainer *trainer, const float *samples, uint32_t count, float *outputs,
-                       tkt_error *error) {
+tkt_status tkt_predict(tkt_trainer *trainer, const float *samples, uint32_t count, float *outputs, tkt_error *error) {
   if (tkt_status status = check_samples(trainer, samples, count, error)) return status;
   if (outputs == nullptr) return null_argument(error, "outputs");
   return predict(*trainer, samples, count, outputs, error);

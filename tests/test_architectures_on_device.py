@@ -30,7 +30,7 @@ class Reference:
         shape = (1, -1, *[1] * (len(ticket.network.input_shape) - 1))
         self.mean, self.inverse_std = torch.tensor(mean).reshape(shape), torch.tensor(inverse_std).reshape(shape)
 
-    def outputs(self, x: np.ndarray, *, training: bool) -> torch.Tensor:  # type: ignore[type-arg]
+    def outputs(self, x: np.ndarray, *, training: bool) -> torch.Tensor:
         samples = ((torch.tensor(x) - self.mean) * self.inverse_std).to(self.dtype)
         live = {
             name: value * self.masks.get(name, 1.0) if name in self.masks else value
@@ -38,20 +38,20 @@ class Reference:
         }
         return interpret.run(self.document, live, samples, training=training)
 
-    def gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:  # type: ignore[type-arg]
+    def gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         with one_thread():
             loss = F.cross_entropy(self.outputs(x, training=True), torch.tensor(y, dtype=torch.int64))
             trained = {name: value for name, value in self.values.items() if value.requires_grad}
             found = torch.autograd.grad(loss, list(trained.values()))
         return float(loss.detach()), {name: gradient.numpy() for name, gradient in zip(trained, found, strict=True)}
 
-    def step(self, gradients: dict[str, np.ndarray], rate: float) -> None:  # type: ignore[type-arg]
+    def step(self, gradients: dict[str, np.ndarray], rate: float) -> None:
         with torch.no_grad():
             for name, gradient in gradients.items():
                 self.values[name] -= rate * torch.tensor(gradient) * self.masks.get(name, torch.tensor(1.0))
 
 
-def samples_of(name: str) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def samples_of(name: str) -> tuple[np.ndarray, np.ndarray]:
     x = ARCHITECTURES[name].samples(BATCH).numpy()
     return x, np.arange(BATCH, dtype=np.int32) % 2
 
@@ -87,7 +87,7 @@ def test_gradients_and_training_equal_pytorch(name: str) -> None:
 Arrays = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]
 
 
-def assert_gradients_equal(ticket: Ticket, found: np.ndarray, wanted: Arrays, single: Arrays) -> None:  # type: ignore[type-arg]
+def assert_gradients_equal(ticket: Ticket, found: np.ndarray, wanted: Arrays, single: Arrays) -> None:
     """Parameter by parameter, to 1e-4, or ten times as far off as PyTorch is in float32: where a batch norm divides by next
     to nothing, or an element lies on the kink of a ReLU, nobody is nearer.
     """

@@ -12,3 +12,4 @@ set(CMAKE_C_FLAGS_INIT "${TKT_CPU_FLAGS} -Qunused-arguments -nostdlibinc -isyste
 set(CMAKE_CXX_FLAGS_INIT "${CMAKE_C_FLAGS_INIT} -nostdinc++")
 set(CMAKE_SHARED_LINKER_FLAGS_INIT "-fuse-ld=lld -nostdlib")
 set(TKT_SHARED ON)
+set(TKT_SMALL ON)

@@ -32,9 +32,10 @@ tkt_status read_recipe(const Section &section, Recipe *recipe, tkt_error *error)
                 "(AdamW)");
   }
   if (recipe->schedule > TKT_SCHEDULE_LINEAR) {
-    return fail(error, TKT_UNSUPPORTED_OP, "schedule ", recipe->schedule,
-                " of the recipe is unknown to this runtime; update the runtime or export with 0 (constant), 1 (step), 2 "
-                "(cosine) or 3 (linear)");
+    return fail(
+        error, TKT_UNSUPPORTED_OP, "schedule ", recipe->schedule,
+        " of the recipe is unknown to this runtime; update the runtime or export with 0 (constant), 1 (step), 2 "
+        "(cosine) or 3 (linear)");
   }
   tkt_options options = options_from(*recipe);
   tkt_error reason;

@@ -96,7 +96,8 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
     const uint32_t array = kind - kCheckpointValues;
     Section section = file.find(kind);
     bool announced = kind <= kCheckpointValues + state.moment_count;
-    bool sound = announced ? section.data != nullptr && section.bytes == array_bytes(trainer, array) : section.data == nullptr;
+    bool sound =
+        announced ? section.data != nullptr && section.bytes == array_bytes(trainer, array) : section.data == nullptr;
     if (!sound) return corrupt_checkpoint(error, "lacks section ", kind, " or has it in excess");
     if (announced && !all_finite(section.data, array_count(trainer, array))) {
       return corrupt_checkpoint(error, "has a value in section ", kind, " that is not finite");
@@ -137,7 +138,8 @@ tkt_status save(const tkt_trainer &trainer, void *checkpoint, size_t capacity, t
   if (tkt_status status = check_room("checkpoint", checkpoint, capacity, bytes, error)) return status;
   const Arrays arrays = arrays_of(trainer);
   for (uint32_t i = 0; i < arrays.count; ++i) {
-    if (tkt_status status = check_finite("checkpoint", trainer, arrays.at[i], array_count(trainer, i), error)) return status;
+    if (tkt_status status = check_finite("checkpoint", trainer, arrays.at[i], array_count(trainer, i), error))
+      return status;
   }
   write_container(kCheckpointFile, 0, trainer.artifact.file.ticket_hash(), s.at, s.count,
                   static_cast<uint8_t *>(checkpoint));

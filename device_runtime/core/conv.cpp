@@ -68,7 +68,10 @@ struct Conv {
 
 Conv conv_of(const Shape &in, const Shape &out, const uint32_t *a) {
   const Place x = place_of(in, {0, 0, 0, 0}), y = place_of(out, {0, 0, 0, 0});
-  return {{a[0], a[2], a[4], a[6], x.rows, y.rows}, {a[1], a[3], a[5], a[7], x.length, y.length}, a[8], x.channels,
+  return {{a[0], a[2], a[4], a[6], x.rows, y.rows},
+          {a[1], a[3], a[5], a[7], x.length, y.length},
+          a[8],
+          x.channels,
           y.channels};
 }
 
@@ -90,9 +93,9 @@ void conv_transposition(const void *context, uint32_t row, uint32_t column, uint
 // What a node keeps.
 struct ConvState {
   Conv conv;
-  int32_t *offsets;                      // [columns] into the input
-  int32_t *gradient_offsets;             // scatter: [columns] into its gradient; else [out channels * window] into dy
-  const Transposed *transposed;          // nullptr: no gradient of the input, or scattered
+  int32_t *offsets;              // [columns] into the input
+  int32_t *gradient_offsets;     // scatter: [columns] into its gradient; else [out channels * window] into dy
+  const Transposed *transposed;  // nullptr: no gradient of the input, or scattered
   bool scatter;
 };
 
@@ -172,16 +175,14 @@ void input_gradient(tkt_trainer &trainer, const NodeState &node, const ConvState
   if (s.scatter) {
     const Contribution dx = added_contribution(trainer, node.inputs[0]);
     if (!dx.wanted) return;
-    const Correlation c =
-        forward_correlation(s, weight, s.gradient_offsets, dx.into.place, dy.place, trainer.lanes);
+    const Correlation c = forward_correlation(s, weight, s.gradient_offsets, dx.into.place, dy.place, trainer.lanes);
     return trainer.lane_kernels->scatter_correlation(c, dy, dx.into, trainer.groups);
   }
   const Contribution dx = contribution(trainer, node.inputs[0]);
   if (!dx.wanted) return;
   for (uint32_t a = 0; a < s.conv.h.phase_count(); ++a) {
     for (uint32_t b = 0; b < s.conv.w.phase_count(); ++b) {
-      const Correlation c =
-          phase_correlation(s, weight, a, b, dy.place, dx.into.place, trainer.lanes, dx.accumulate);
+      const Correlation c = phase_correlation(s, weight, a, b, dy.place, dx.into.place, trainer.lanes, dx.accumulate);
       trainer.lane_kernels->correlate(c, dy, dx.into, trainer.groups);
     }
   }
@@ -238,8 +239,7 @@ void *conv_lay_out(const Artifact &artifact, const Node &node, const MemoryPlan 
 void conv_forward(tkt_trainer &trainer, const NodeState &node) {
   const ConvState &s = *static_cast<const ConvState *>(node.own);
   const Tensor x = trainer.data(node.inputs[0]), y = trainer.data(node.output);
-  Correlation c =
-      forward_correlation(s, trainer.params[node.params[0]], s.offsets, x.place, y.place, trainer.lanes);
+  Correlation c = forward_correlation(s, trainer.params[node.params[0]], s.offsets, x.place, y.place, trainer.lanes);
   if (node.param_count == 2) c.bias = trainer.params[node.params[1]].values;
   trainer.lane_kernels->correlate(c, x, y, trainer.groups);
 }

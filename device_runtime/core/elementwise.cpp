@@ -30,7 +30,8 @@ Function function_of(const NodeState &node) {
 // and a restored trainer find the same ones, and nothing is stored.
 class Dropout {
  public:
-  Dropout(const tkt_trainer &trainer, const NodeState &node) : elements_(trainer.buffers[node.output].place.elements()) {
+  Dropout(const tkt_trainer &trainer, const NodeState &node)
+      : elements_(trainer.buffers[node.output].place.elements()) {
     const float probability = attribute_f32(node.attrs, 0);
     threshold_ = static_cast<uint32_t>(double(probability) * 4294967296.0);
     scale_ = 1.0f / (1.0f - probability);

@@ -22,7 +22,8 @@ const char *embedding_broken_rule(const Artifact &artifact, const Node &node) {
   const Shape in = artifact.graph.shape(node.inputs[0]), out = artifact.graph.shape(node.index + 1);
   const Matrix weight = artifact.matrix(node.params[0]);
   if (node.inputs[0] != 0) return "reads another buffer than the samples";
-  if (in.rank != 1 || out.rank != 2 || out.extent[0] != in.extent[0]) return "needs an input of rank 1 and one row each";
+  if (in.rank != 1 || out.rank != 2 || out.extent[0] != in.extent[0])
+    return "needs an input of rank 1 and one row each";
   if (weight.cols != out.extent[1] || weight.rows > (1u << 24)) return "has a weight of another shape";
   const InputSpec &input = artifact.input;
   if (input.channels != 1 || input.mean[0] < 0 || input.mean[0] > 0 || input.inverse_std[0] < 1 ||
@@ -55,9 +56,8 @@ void embedding_forward(tkt_trainer &trainer, const NodeState &node) {
       const float *entry = x.data + g * x.group_stride + size_t(t) * lanes;
       if (!table.matrix.dense()) memset(out, 0, size_t(width) * lanes * sizeof(float));
       for (uint32_t l = 0; l < lanes; ++l) {
-        for_each_live(table.matrix, uint32_t(entry[l]), [&](uint32_t k, uint32_t column) {
-          out[size_t(column) * lanes + l] = table.values[k];
-        });
+        for_each_live(table.matrix, uint32_t(entry[l]),
+                      [&](uint32_t k, uint32_t column) { out[size_t(column) * lanes + l] = table.values[k]; });
       }
     }
   }

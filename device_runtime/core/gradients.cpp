@@ -19,7 +19,8 @@ void use_gradients(tkt_trainer &trainer, uint32_t param, uint32_t first, uint32_
                    const void *context) {
   const Parameter &p = trainer.params[param];
   const Matrix &m = p.matrix;
-  if (trainer.gradient_use == GradientUse::kStore) return compute(context, first, last, p.gradients + m.row_begin(first));
+  if (trainer.gradient_use == GradientUse::kStore)
+    return compute(context, first, last, p.gradients + m.row_begin(first));
   for (uint32_t end; first < last; first = end) {
     end = end_of_what_fits(m, first, last, trainer.scratch_floats);
     compute(context, first, end, trainer.scratch);

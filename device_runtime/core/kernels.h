@@ -12,11 +12,11 @@
 
 namespace tkt {
 
-constexpr uint32_t kMaxLanes = 16, kLaneCounts = 4;
+constexpr uint32_t kMaxLanes = 16, kLaneCounts = 3;
 
 // Samples side by side: as few as hold the batch, so that a batch of one costs no memory for fifteen others.
-inline uint32_t lanes_for(uint32_t batch) { return batch == 1 ? 1 : batch <= 4 ? 4 : batch <= 8 ? 8 : kMaxLanes; }
-inline uint32_t lane_index(uint32_t lanes) { return lanes == 1 ? 0 : lanes == 4 ? 1 : lanes == 8 ? 2 : 3; }
+inline uint32_t lanes_for(uint32_t batch) { return batch == 1 ? 1 : batch <= 8 ? 8 : kMaxLanes; }
+inline uint32_t lane_index(uint32_t lanes) { return lanes == 1 ? 0 : lanes == 8 ? 1 : 2; }
 
 // Data or gradient of a buffer for the batch at work; group g begins at data + g * group_stride.
 struct Tensor {
@@ -41,14 +41,14 @@ struct Transposed {
 struct Correlation {
   const Matrix *weight;
   const Transposed *transposed;
-  uint32_t first_row, rows;      // of the matrix; `row` above counts from first_row
+  uint32_t first_row, rows;  // of the matrix; `row` above counts from first_row
   const float *values, *bias;
-  const int32_t *offsets;        // [code]
-  uint32_t rows_per_base;        // base(row) = (first_row + row) / rows_per_base * base_step
+  const int32_t *offsets;  // [code]
+  uint32_t rows_per_base;  // base(row) = (first_row + row) / rows_per_base * base_step
   uint32_t base_step;
   uint32_t height, width;
-  uint32_t strip;                // lines worked on at a time, so that what they read stays in the cache
-  uint32_t block;                // codes at a time in the weight gradient, for the same reason
+  uint32_t strip;  // lines worked on at a time, so that what they read stays in the cache
+  uint32_t block;  // codes at a time in the weight gradient, for the same reason
   int32_t in_origin;
   uint32_t in_row, in_column;
   uint32_t out_origin, out_plane, out_row, out_column;
@@ -112,7 +112,7 @@ struct LaneKernels {
                              uint32_t groups, bool accumulate, uint32_t first, uint32_t last);
   void (*dense_transposed_product)(const Matrix &weight, const float *values, const Tensor &dy, const Tensor &dx,
                                    uint32_t groups, bool accumulate, uint32_t first, uint32_t last);
-  // dx += W^T dy in the order of W's rows.
+  // dx += W^T dy in the order of W's rows; for one lane alone, which has not the two above.
   void (*scatter_product)(const Matrix &weight, const float *values, const Tensor &dy, const Tensor &dx,
                           uint32_t groups);
 
@@ -121,7 +121,7 @@ struct LaneKernels {
                           uint32_t last, float *out);
 
   void (*correlate)(const Correlation &c, const Tensor &x, const Tensor &y, uint32_t groups);
-  // dx += by the entries of `weight`; the correlation is the forward one, with dx in place of x and dy in place of y.
+  // For one lane alone: dx += by the entries of `weight`; the correlation is the forward one, with dx in place of x and dy in place of y.
   void (*scatter_correlation)(const Correlation &c, const Tensor &dy, const Tensor &dx, uint32_t groups);
   void (*correlation_gradient)(const Correlation &c, const Tensor &x, const Tensor &dy, uint32_t groups, float *out);
 

@@ -1,4 +1,4 @@
-// The kernels over the vector types that the including file has defined for its instruction set: V1, V4, V8 and V16, with
+// The kernels over the vector types that the including file has defined for its instruction set: V1, V8 and V16, with
 // kGroupsAtOnce, kNonzerosAtOnce and kTilesAtOnce, as many as its registers hold of sixteen lanes. FORMAT.md, "Arithmetic",
 // fixes every operation and its order; nothing here may be reassociated. Everything has internal linkage: code compiled
 // for one instruction set must never be shared with another file by the linker.
@@ -9,24 +9,27 @@
 namespace tkt {
 namespace {
 
+// First: it has what the others share.
 #include "core/kernels_linear.inl"
+
 #include "core/kernels_conv.inl"
-#include "core/kernels_pool.inl"
-#include "core/kernels_norm.inl"
 #include "core/kernels_elementwise.inl"
 #include "core/kernels_input.inl"
+#include "core/kernels_norm.inl"
+#include "core/kernels_pool.inl"
 
 template <typename V>
 constexpr LaneKernels lane_kernels() {
+  constexpr bool kScatters = V::kLanes == 1;
   return {V::kLanes,
           ingest<V>,
           product<V>,
-          transposed_product<V>,
-          dense_transposed_product<V>,
-          scatter_product<V>,
+          kScatters ? nullptr : transposed_product<V>,
+          kScatters ? nullptr : dense_transposed_product<V>,
+          kScatters ? scatter_product<V> : nullptr,
           weight_gradient<V>,
           correlate<V>,
-          scatter_correlation<V>,
+          kScatters ? scatter_correlation<V> : nullptr,
           correlation_gradient<V>,
           channel_sums<V>,
           sum<V>,
@@ -46,7 +49,7 @@ constexpr LaneKernels lane_kernels() {
 
 constexpr Kernels kernels_named(uint32_t name) {
   return {name,
-          {lane_kernels<V1>(), lane_kernels<V4>(), lane_kernels<V8>(), lane_kernels<V16>()},
+          {lane_kernels<V1>(), lane_kernels<V8>(), lane_kernels<V16>()},
           {unary<Relu>(), unary<LeakyRelu>(), unary<Relu6>(), unary<Hardswish>(), unary<Sigmoid>(), unary<Tanh>(),
            unary<Gelu>(), unary<GeluTanh>()},
           add_arrays,

@@ -6,7 +6,6 @@ namespace tkt {
 namespace {
 
 using V1 = Vec<Scalar, 1>;
-using V4 = Vec<Xmm, 1>;
 using V8 = Vec<Ymm, 1>;
 using V16 = Vec<Ymm, 2>;
 

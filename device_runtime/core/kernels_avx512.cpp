@@ -6,7 +6,6 @@ namespace tkt {
 namespace {
 
 using V1 = Vec<Scalar, 1>;
-using V4 = Vec<Xmm, 1>;
 using V8 = Vec<Ymm, 1>;
 
 constexpr uint32_t kGroupsAtOnce = 2;     // four chains of two groups: 8 accumulators

@@ -8,10 +8,9 @@ TKT_INLINE void map_one(const float *x, float *y, size_t count, Function f) {
 // dx = or += dy * slope(kept)
 template <typename Slope>
 TKT_INLINE void map_gradient(const float *kept, const float *dy, float *dx, size_t count, bool accumulate, Slope f) {
-  if (accumulate) {
-    for (size_t i = 0; i < count; ++i) dx[i] = dx[i] + f(kept[i], dy[i]);
-  } else {
-    for (size_t i = 0; i < count; ++i) dx[i] = f(kept[i], dy[i]);
+  for (size_t i = 0; i < count; ++i) {
+    const float v = f(kept[i], dy[i]);
+    dx[i] = accumulate ? dx[i] + v : v;
   }
 }
 
@@ -82,10 +81,9 @@ void add_arrays(const float *a, const float *b, float *y, size_t count) {
 }
 
 void multiply_arrays(const float *a, const float *b, float *y, size_t count, bool accumulate) {
-  if (accumulate) {
-    for (size_t i = 0; i < count; ++i) y[i] = y[i] + a[i] * b[i];
-  } else {
-    for (size_t i = 0; i < count; ++i) y[i] = a[i] * b[i];
+  for (size_t i = 0; i < count; ++i) {
+    const float v = a[i] * b[i];
+    y[i] = accumulate ? y[i] + v : v;
   }
 }
 

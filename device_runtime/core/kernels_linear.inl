@@ -234,7 +234,7 @@ void weight_gradient(const Matrix &m, const Tensor &dy, const Tensor &x, uint32_
     return;
   }
   if (m.columns32) return sparse_gradients<V, 0>(m, m.columns32, place, dy, first, last, out);
-  if constexpr (V::kLanes == kMaxLanes) {  // the usual batch of 32, without a loop
+  if constexpr (V::kLanes == kMaxLanes && kGroupsAtOnce == 2) {  // the usual batch of 32, without a loop
     if (groups == 2) return sparse_gradients<V, 2>(m, m.columns16, place, dy, first, last, out);
   }
   sparse_gradients<V, 0>(m, m.columns16, place, dy, first, last, out);

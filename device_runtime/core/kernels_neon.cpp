@@ -6,7 +6,6 @@ namespace tkt {
 namespace {
 
 using V1 = Vec<Scalar, 1>;
-using V4 = Vec<Quad, 1>;
 using V8 = Vec<Quad, 2>;
 using V16 = Vec<Quad, 4>;
 

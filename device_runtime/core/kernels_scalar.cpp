@@ -1,4 +1,5 @@
-// The reference kernels, in plain C for every processor.
+// The reference kernels, in plain C for every processor. An app's library leaves them out where vector kernels always run.
+#if !defined(TKT_NO_REFERENCE)
 #define TKT_PLAIN_C
 #include "core/vec.h"
 
@@ -6,7 +7,6 @@ namespace tkt {
 namespace {
 
 using V1 = Vec<Scalar, 1>;
-using V4 = Vec<Scalar, 4>;
 using V8 = Vec<Scalar, 8>;
 using V16 = Vec<Scalar, 16>;
 
@@ -25,3 +25,13 @@ const Kernels *scalar_kernels() {
 }
 
 }  // namespace tkt
+
+#else
+#include "core/kernels.h"
+
+namespace tkt {
+
+const Kernels *scalar_kernels() { return nullptr; }
+
+}  // namespace tkt
+#endif

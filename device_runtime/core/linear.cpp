@@ -57,9 +57,8 @@ void linear_backward(tkt_trainer &trainer, const NodeState &node) {
     kernels.weight_gradient(weight.matrix, dy, x, groups, first, last, out);
   });
   if (node.param_count == 1) return;
-  use_gradients(trainer, node.params[1], [&](uint32_t first, uint32_t last, float *out) {
-    kernels.channel_sums(dy, groups, first, last, out);
-  });
+  use_gradients(trainer, node.params[1],
+                [&](uint32_t first, uint32_t last, float *out) { kernels.channel_sums(dy, groups, first, last, out); });
 }
 
 }  // namespace tkt

@@ -9,8 +9,8 @@ namespace {
 
 // One group of the output.
 struct Group {
-  const float *z;  // (outputs, lanes)
-  float *e;        // likewise: exponentials, then the gradient
+  const float *z;                           // (outputs, lanes)
+  float *e;                                 // likewise: exponentials, then the gradient
   uint32_t outputs, lanes, first, samples;  // `first` in what the caller gave
   alignas(64) float maximum[kMaxLanes], sum[kMaxLanes];
 
@@ -179,7 +179,8 @@ tkt_status check_targets(const tkt_trainer &trainer, const void *targets, uint32
 }
 
 double total_weight(const tkt_trainer &trainer, const void *targets, uint32_t count) {
-  if (trainer.artifact.graph.loss != kCrossEntropy) return double(count) * double(trainer.artifact.graph.output_count());
+  if (trainer.artifact.graph.loss != kCrossEntropy)
+    return double(count) * double(trainer.artifact.graph.output_count());
   if (trainer.artifact.class_weights == nullptr) return double(count);
   const int32_t *labels = static_cast<const int32_t *>(targets);
   double total = 0;

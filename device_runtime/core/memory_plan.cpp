@@ -128,7 +128,8 @@ class Planner {
   bool collect() {
     for (uint32_t b = 0; b <= nodes_; ++b) {
       if (p_.data.root[b] == b && !add_piece(p_.data, data_[b], b, false)) return false;
-      if (p_.needs_gradient[b] && p_.gradient.root[b] == b && !add_piece(p_.gradient, gradient_[b], b, true)) return false;
+      if (p_.needs_gradient[b] && p_.gradient.root[b] == b && !add_piece(p_.gradient, gradient_[b], b, true))
+        return false;
     }
     return true;
   }

@@ -7,8 +7,7 @@ namespace tkt {
 
 #define TKT_RULE(name) const char *name(const Artifact &artifact, const Node &node)
 #define TKT_RUN(name) void name(tkt_trainer &trainer, const NodeState &node)
-#define TKT_LAY_OUT(name) \
-  void *name(const Artifact &artifact, const Node &node, const MemoryPlan &plan, Arena &arena)
+#define TKT_LAY_OUT(name) void *name(const Artifact &artifact, const Node &node, const MemoryPlan &plan, Arena &arena)
 #define TKT_HALOS(name) void name(const Artifact &artifact, const Node &node, Halo *input, Halo *output_gradient)
 
 // linear.cpp

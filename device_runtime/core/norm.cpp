@@ -23,9 +23,7 @@ struct BatchNormState {
 
 bool is_frozen(const NodeState &node) { return node.attrs[2] != 0; }
 
-uint32_t values_per_channel(const tkt_trainer &trainer, const Place &p) {
-  return trainer.samples * p.rows * p.length;
-}
+uint32_t values_per_channel(const tkt_trainer &trainer, const Place &p) { return trainer.samples * p.rows * p.length; }
 
 bool uses_batch_statistics(const tkt_trainer &trainer, const NodeState &node, const Place &p) {
   return trainer.training && !is_frozen(node) && values_per_channel(trainer, p) > 1;
@@ -116,9 +114,9 @@ void batch_norm_forward(tkt_trainer &trainer, const NodeState &node) {
   const float *weight = trainer.params[node.params[kWeight]].values, *bias = trainer.params[node.params[kBias]].values;
   for (uint32_t c = 0; c < channels; ++c) {
     const ChannelScale scale = {s.mean[c], weight[c] * s.inverse[c], bias[c]};
-    for_each_run_of_channel(
-        trainer.lanes, trainer.groups, c, {x, y},
-        [&](float *const *at, size_t floats) { trainer.kernels->scale_channel(scale, at[0], at[1], floats); });
+    for_each_run_of_channel(trainer.lanes, trainer.groups, c, {x, y}, [&](float *const *at, size_t floats) {
+      trainer.kernels->scale_channel(scale, at[0], at[1], floats);
+    });
   }
 }
 
@@ -249,7 +247,8 @@ void softmax_backward(tkt_trainer &trainer, const NodeState &node) {
     float *into = dx.into.data + g * dx.into.group_stride;
     float product[kMaxLanes] = {};
     for (uint32_t e = 0; e < elements; ++e) {
-      for (uint32_t l = 0; l < lanes; ++l) product[l] = product[l] + p[size_t(e) * lanes + l] * gradient[size_t(e) * lanes + l];
+      for (uint32_t l = 0; l < lanes; ++l)
+        product[l] = product[l] + p[size_t(e) * lanes + l] * gradient[size_t(e) * lanes + l];
     }
     for (uint32_t e = 0; e < elements; ++e) {
       for (uint32_t l = 0; l < lanes; ++l) {

@@ -14,11 +14,11 @@ struct NodeState;
 struct MemoryPlan;
 
 enum OperatorFlags : uint32_t {
-  kKeepsInputs = 1,        // the backward pass reads the data of the inputs
-  kKeepsOutput = 2,        // the backward pass reads the data of the output
-  kOverInput = 4,          // the output may lie where the first input lies
-  kGradientOverOutput = 8, // the first input's gradient may lie where the output's lies
-  kView = 16,              // the output is the first input, if the places allow it
+  kKeepsInputs = 1,         // the backward pass reads the data of the inputs
+  kKeepsOutput = 2,         // the backward pass reads the data of the output
+  kOverInput = 4,           // the output may lie where the first input lies
+  kGradientOverOutput = 8,  // the first input's gradient may lie where the output's lies
+  kView = 16,               // the output is the first input, if the places allow it
 };
 
 struct Operator {

@@ -63,8 +63,7 @@ tkt_status check_ranges(const tkt_options &o, tkt_error *error) {
     return fail(error, TKT_INVALID_INPUT, "batch is ", o.batch, ", but must be 1 to ", kMaxBatch);
   }
   if (o.optimizer < TKT_SGD || o.optimizer > TKT_ADAMW) {
-    return fail(error, TKT_INVALID_INPUT, "optimizer is ", o.optimizer,
-                ", but must be 1 (SGD), 2 (Adam) or 3 (AdamW)");
+    return fail(error, TKT_INVALID_INPUT, "optimizer is ", o.optimizer, ", but must be 1 (SGD), 2 (Adam) or 3 (AdamW)");
   }
   if (o.kernels > TKT_KERNELS_NEON) {
     return fail(error, TKT_INVALID_INPUT, "kernels is ", o.kernels, ", but must be 0 (AUTO) to 4; see tkt_kernels");

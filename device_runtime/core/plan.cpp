@@ -9,7 +9,8 @@
 namespace tkt {
 namespace {
 
-constexpr uint32_t kScratchFloats = 256, kOverrun = 16;  // what a kernel may write behind the last gradient it was asked for
+constexpr uint32_t kScratchFloats = 256,
+                   kOverrun = 16;  // what a kernel may write behind the last gradient it was asked for
 
 float *at_unit(float *block, uint32_t units, uint32_t groups) { return block + size_t(units) * groups * kUnitFloats; }
 
@@ -36,8 +37,8 @@ void lay_out_nodes(const Artifact &artifact, const MemoryPlan &plan, Arena &aren
     const Operator *op = find_operator(node.op);
     void *own = op->lay_out ? op->lay_out(artifact, node, plan, arena) : nullptr;
     if (states == nullptr) continue;
-    states[node.index] = {op,          node.inputs, node.params, node.attrs, node.input_count, node.param_count,
-                          node.index + 1, own};
+    states[node.index] = {op, node.inputs, node.params, node.attrs, node.input_count, node.param_count, node.index + 1,
+                          own};
   }
   if (trainer) trainer->nodes = states;
 }

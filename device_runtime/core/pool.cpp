@@ -57,8 +57,8 @@ void avg_pool_forward(tkt_trainer &trainer, const NodeState &node) {
 void avg_pool_backward(tkt_trainer &trainer, const NodeState &node) {
   const Contribution dx = added_contribution(trainer, node.inputs[0]);
   if (!dx.wanted) return;
-  trainer.lane_kernels->average_pool_gradient(window_of(node.attrs), node.attrs[6] != 0,
-                                              trainer.gradient(node.output), dx.into, trainer.groups);
+  trainer.lane_kernels->average_pool_gradient(window_of(node.attrs), node.attrs[6] != 0, trainer.gradient(node.output),
+                                              dx.into, trainer.groups);
 }
 
 const char *global_avg_pool_broken_rule(const Artifact &artifact, const Node &node) {

@@ -49,7 +49,6 @@ TKT_INLINE float32x4_t fold(const Vec<Quad, 2> &a) {
   const float32x4_t zero = vdupq_n_f32(0.0f);
   return vaddq_f32(vaddq_f32(a.r[0].v, zero), vaddq_f32(a.r[1].v, zero));
 }
-TKT_INLINE float32x4_t fold(const Vec<Quad, 1> &a) { return vaddq_f32(a.r[0].v, vdupq_n_f32(0.0f)); }
 
 template <uint32_t kCount, uint32_t N>
 TKT_INLINE void sum_lanes(const Vec<Quad, N> *a, float *out) {

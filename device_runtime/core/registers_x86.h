@@ -1,4 +1,4 @@
-// The registers of AVX2 with FMA, four and eight floats.
+// The register of AVX2 with FMA, eight floats.
 #pragma once
 
 #include <immintrin.h>
@@ -7,25 +7,6 @@
 
 namespace tkt {
 namespace {
-
-struct Xmm {
-  __m128 v;
-
-  static constexpr uint32_t kLanes = 4;
-  static TKT_INLINE Xmm broadcast(float x) { return {_mm_set1_ps(x)}; }
-  static TKT_INLINE Xmm zero() { return {_mm_setzero_ps()}; }
-  static TKT_INLINE Xmm load(const float *from) { return {_mm_load_ps(from)}; }
-  TKT_INLINE void store(float *to) const { _mm_store_ps(to, v); }
-};
-
-TKT_INLINE Xmm add(Xmm a, Xmm b) { return {_mm_add_ps(a.v, b.v)}; }
-TKT_INLINE Xmm subtract(Xmm a, Xmm b) { return {_mm_sub_ps(a.v, b.v)}; }
-TKT_INLINE Xmm multiply(Xmm a, Xmm b) { return {_mm_mul_ps(a.v, b.v)}; }
-TKT_INLINE Xmm larger(Xmm a, Xmm b) { return {_mm_max_ps(a.v, b.v)}; }  // exactly a > b ? a : b
-TKT_INLINE Xmm fused(Xmm a, Xmm b, Xmm c) { return {_mm_fmadd_ps(a.v, b.v, c.v)}; }
-TKT_INLINE Xmm where_equal(Xmm a, Xmm b, Xmm value) {
-  return {_mm_and_ps(_mm_cmp_ps(a.v, b.v, _CMP_EQ_OQ), value.v)};
-}
 
 struct Ymm {
   __m256 v;

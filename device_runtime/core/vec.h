@@ -73,7 +73,8 @@ TKT_INLINE Vec<R, N> fused(const Vec<R, N> &a, const Vec<R, N> &b, const Vec<R, 
   return v;
 }
 template <typename R, uint32_t N>
-TKT_INLINE Vec<R, N> where_equal(const Vec<R, N> &a, const Vec<R, N> &b, const Vec<R, N> &value) {  // a == b ? value : 0
+TKT_INLINE Vec<R, N> where_equal(const Vec<R, N> &a, const Vec<R, N> &b,
+                                 const Vec<R, N> &value) {  // a == b ? value : 0
   Vec<R, N> v;
   TKT_UNROLL
   for (uint32_t i = 0; i < N; ++i) v.r[i] = where_equal(a.r[i], b.r[i], value.r[i]);

@@ -86,14 +86,15 @@ typedef struct tkt_options {
   float clip_norm;       /* scale larger gradients down to this norm; 0 = never */
   uint32_t schedule;     /* tkt_schedule */
   uint32_t warmup_steps, schedule_steps;
-  float schedule_factor;    /* in [0, 1] */
-  uint32_t micro_batch;     /* samples computed at a time, their gradients added up; 0 = the whole batch, or what the
+  float schedule_factor; /* in [0, 1] */
+  uint32_t micro_batch;  /* samples computed at a time, their gradients added up; 0 = the whole batch, or what the
                                budget allows. Batch normalisation normalises each such part by itself. */
-  uint32_t store_gradients; /* 0: plain SGD without clipping, of whole batches, updates inside the backward pass and keeps
+  uint32_t
+      store_gradients;   /* 0: plain SGD without clipping, of whole batches, updates inside the backward pass and keeps
                                no gradients; then a gradient that overflows is left out of the update, which goes on with
                                the others before it is reported. 1: gradients are kept, and an error changes nothing. */
-  uint64_t seed;            /* of the sample order, and of dropout */
-  uint64_t budget_bytes;    /* refuse a larger arena; 0 = no limit */
+  uint64_t seed;         /* of the sample order, and of dropout */
+  uint64_t budget_bytes; /* refuse a larger arena; 0 = no limit */
 } tkt_options;
 
 typedef struct tkt_info {
@@ -120,12 +121,12 @@ typedef struct tkt_info {
 typedef struct tkt_memory {
   uint32_t struct_bytes; /* sizeof(tkt_memory) of the caller */
   uint32_t micro_batch;  /* samples computed at a time */
-  uint64_t values;      /* live weights and dense parameters */
-  uint64_t gradients;   /* of the same, or of the rows at work */
-  uint64_t optimizer;   /* momentum or the two moments of Adam */
-  uint64_t activations; /* and their gradients, one batch */
-  uint64_t index;       /* the transposed patterns that the backward pass walks */
-  uint64_t bookkeeping; /* the trainer, its plan, and alignment */
+  uint64_t values;       /* live weights and dense parameters */
+  uint64_t gradients;    /* of the same, or of the rows at work */
+  uint64_t optimizer;    /* momentum or the two moments of Adam */
+  uint64_t activations;  /* and their gradients, one batch */
+  uint64_t index;        /* the transposed patterns that the backward pass walks */
+  uint64_t bookkeeping;  /* the trainer, its plan, and alignment */
   uint64_t total;
 } tkt_memory;
 

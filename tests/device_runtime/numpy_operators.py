@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ def run(call: Call) -> Result:
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def _elementwise(value: Callable[[Doubles], Doubles], slope: Callable[[Doubles], Doubles]) -> Callable[[Call], Result]:
+def _elementwise(value: Callable[[Doubles], Any], slope: Callable[[Doubles], Any]) -> Callable[[Call], Result]:
     def operator(call: Call) -> Result:
         (x,) = call.inputs
         return value(x), lambda dy: ([dy * slope(x)], [])
@@ -56,16 +57,25 @@ def _leaky_relu(call: Call) -> Result:
 
 def _gelu(call: Call) -> Result:
     if call.node.attrs[0] == 0:
-        below = lambda x: 0.5 * (1.0 + _erf(x / math.sqrt(2.0)))  # noqa: E731
-        density = lambda x: np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)  # noqa: E731
-        return _elementwise(lambda x: x * below(x), lambda x: below(x) + x * density(x))(call)
+        return _elementwise(lambda x: x * _below(x), lambda x: _below(x) + x * _density(x))(call)
     root = math.sqrt(2.0 / math.pi)
-    inner = lambda x: np.tanh(root * (x + 0.044715 * x**3))  # noqa: E731
+
+    def inner(x: Doubles) -> Doubles:
+        return np.tanh(root * (x + 0.044715 * x**3))
 
     def slope(x: Doubles) -> Doubles:
         return 0.5 * (1 + inner(x)) + 0.5 * x * (1 - inner(x) ** 2) * root * (1 + 3 * 0.044715 * x * x)
 
     return _elementwise(lambda x: 0.5 * x * (1.0 + inner(x)), slope)(call)
+
+
+def _below(x: Doubles) -> Doubles:
+    """P(X <= x) for a standard normal X."""
+    return np.asarray(0.5 * (1.0 + _erf(x / math.sqrt(2.0))), np.float64)
+
+
+def _density(x: Doubles) -> Doubles:
+    return np.asarray(np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi), np.float64)
 
 
 def _linear(call: Call) -> Result:
@@ -180,9 +190,9 @@ def _avg_pool(call: Call) -> Result:
     w = _window(call)
     x = w.padded(_image(call.inputs[0]))
     inside = w.padded(np.ones_like(_image(call.inputs[0])))
-    count = sum(inside[:, :, rows, columns] for _, _, (rows, columns) in w.taps())
+    count = np.stack([inside[:, :, rows, columns] for _, _, (rows, columns) in w.taps()]).sum(axis=0)
     divisor = np.full_like(count, math.prod(w.kernel)) if call.node.attrs[6] else count
-    y = sum(x[:, :, rows, columns] for _, _, (rows, columns) in w.taps()) / divisor
+    y = np.stack([x[:, :, rows, columns] for _, _, (rows, columns) in w.taps()]).sum(axis=0) / divisor
 
     def backward(dy: Doubles) -> Gradients:
         dx = np.zeros_like(x)
@@ -269,7 +279,7 @@ def _dropout(call: Call) -> Result:
 
 OPERATORS: dict[int, Callable[[Call], Result]] = {
     ops.LINEAR: _linear,
-    ops.RELU: _elementwise(lambda x: np.maximum(x, 0.0), lambda x: (x > 0) * 1.0),
+    ops.RELU: _elementwise(lambda x: np.maximum(x, 0.0), lambda x: np.where(x > 0, 1.0, 0.0)),
     ops.RESHAPE: _reshape,
     ops.ADD: _add,
     ops.MUL: _mul,
@@ -278,7 +288,7 @@ OPERATORS: dict[int, Callable[[Call], Result]] = {
     ops.BATCH_NORM: _batch_norm,
     ops.LAYER_NORM: _layer_norm,
     ops.LEAKY_RELU: _leaky_relu,
-    ops.RELU6: _elementwise(lambda x: np.clip(x, 0.0, 6.0), lambda x: ((x > 0) & (x < 6)) * 1.0),
+    ops.RELU6: _elementwise(lambda x: np.clip(x, 0.0, 6.0), lambda x: np.where((x > 0) & (x < 6), 1.0, 0.0)),
     ops.HARDSWISH: _elementwise(
         lambda x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0,
         lambda x: np.where(x < -3, 0.0, np.where(x > 3, 1.0, x / 3.0 + 0.5)),

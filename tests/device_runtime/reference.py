@@ -6,7 +6,7 @@ of running statistics, which have none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from tests.device_runtime import numpy_operators
 from tests.device_runtime import tkt_writer as ops
-from tests.device_runtime.numpy_operators import Call, Doubles
+from tests.device_runtime.numpy_operators import Call, Doubles, Gradients
 from tests.device_runtime.tkt_writer import Net, Node, Recipe
 
+Backward = Callable[[Doubles], Gradients]
 Targets = NDArray[np.int32] | NDArray[np.float32]
 
 
@@ -30,10 +31,11 @@ def normalised(net: Net, x: NDArray[np.float32]) -> Doubles:
     return ((flat - mean) * inverse_std).reshape(len(x), *net.shapes[0])
 
 
-def calls(net: Net, x: NDArray[np.float32], *, training: bool = True) -> tuple[list[Doubles], list[object]]:
+def calls(net: Net, x: NDArray[np.float32], *, training: bool = True) -> tuple[list[Doubles], list[Backward]]:
     """Every buffer (batch, *shape), and every node's way back."""
     params = [param.values.astype(np.float64) for param in net.params]
-    buffers, back = [normalised(net, x)], []
+    buffers: list[Doubles] = [normalised(net, x)]
+    back: list[Backward] = []
     for node, shape in zip(net.nodes, net.shapes[1:], strict=True):
         call = Call(node, [buffers[b] for b in node.inputs], [params[p] for p in node.params], shape, training)
         value, backward = numpy_operators.run(call)
@@ -73,7 +75,7 @@ def loss_and_gradients(net: Net, x: NDArray[np.float32], y: Targets) -> tuple[fl
     gradients = [np.zeros(param.values.shape) for param in net.params]
     for index in reversed(range(len(net.nodes))):
         node = net.nodes[index]
-        inputs, params = back[index](deltas[index + 1])  # type: ignore[operator]
+        inputs, params = back[index](deltas[index + 1])
         for buffer, gradient in zip(node.inputs, inputs, strict=True):
             deltas[buffer] = deltas[buffer] + gradient
         for number, gradient in zip(node.params, params, strict=True):
@@ -171,18 +173,17 @@ class TorchNet:
             return _torch_conv(x, params, a).reshape(len(x), *shape)
         if node.op == ops.BATCH_NORM:
             batch = training and not a[2] and x.numel() > x.shape[1]
-            state = [p.detach().flatten().clone() for p in params[2:]]
-            y = functional.batch_norm(
-                x, *state, *vectors[:2], batch, float(np.float32(node.attrs[1])), float(np.float32(node.attrs[0]))
-            )
-            for index, value in zip(node.params[2:], state, strict=True):
+            mean, var = (p.detach().flatten().clone() for p in params[2:])
+            epsilon, momentum = (float(np.float32(a)) for a in node.attrs[:2])
+            y = functional.batch_norm(x, mean, var, vectors[0], vectors[1], batch, momentum, epsilon)
+            for index, value in zip(node.params[2:], (mean, var), strict=True):
                 with torch.no_grad():
                     self.params[index].copy_(value[:, None])
             return y
         if node.op == ops.LAYER_NORM:
             width = shape[len(shape) - a[1] :]
-            affine = [v.reshape(width) for v in vectors] or [None, None]
-            return functional.layer_norm(x, width, affine[0], affine[1], float(np.float32(node.attrs[0])))
+            weight, bias = [v.reshape(width) for v in vectors] if vectors else (None, None)
+            return functional.layer_norm(x, width, weight, bias, float(np.float32(node.attrs[0])))
         if node.op == ops.EMBEDDING:
             return functional.embedding(x.long(), params[0])
         if node.op in (ops.MAX_POOL, ops.AVG_POOL):

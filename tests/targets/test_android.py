@@ -82,7 +82,6 @@ def test_code_uses_the_processor(abi: str, record_property: Record) -> None:
     record_property("vector or fused instructions", fused)
 
 
-@pytest.mark.xfail(strict=True, reason="every operator in two kernel sets of four lane counts: the core is to shrink")
 def test_the_arm64_library_is_small(tmp_path: Path, record_property: Record) -> None:
     stripped = tmp_path / "stripped.so"
     builds.run([f"{ANDROID['arm64-v8a'].tools}strip", "-o", str(stripped), str(library("arm64-v8a"))])
