@@ -32,7 +32,13 @@ uint32_t get_u32(const uint8_t *at) {
   return value;
 }
 
+void set_u16(uint8_t *at, uint16_t value) { memcpy(at, &value, sizeof value); }
 void set_u32(uint8_t *at, uint32_t value) { memcpy(at, &value, sizeof value); }
+
+void seal_header(Bytes &file, size_t table_end) {
+  set_u32(file.data() + 20, 0);
+  set_u32(file.data() + 20, crc_of(file.data(), table_end));
+}
 
 // Numbers on which counts, shapes and floats turn.
 uint32_t telling(Random &random) {
@@ -50,11 +56,12 @@ void mutate_word(Bytes &body, Random &random) {
   if (body.size() < 4) return;
   const uint32_t words = uint32_t(body.size() / 4);
   uint8_t *at = body.data() + 4 * random.below(words);
-  switch (random.below(4)) {
+  switch (random.below(5)) {
     case 0: set_u32(at, telling(random)); break;
     case 1: set_u32(at, get_u32(at) + (random.one_in(2) ? 1 : 0xFFFFFFFF)); break;
     case 2: set_u32(at, get_u32(body.data() + 4 * random.below(words))); break;
-    default: at[random.below(4)] = uint8_t(random.below(24)); break;
+    case 3: at[random.below(4)] = uint8_t(random.below(24)); break;
+    default: set_u16(at + 2 * random.below(2), uint16_t(telling(random))); break;
   }
 }
 
@@ -87,6 +94,18 @@ void mutate_table(File &file, Random &random) {
     case 3: file.parts.push_back({0x8000 + random.below(4), Bytes(random.below(9), 7)}); break;
     default: file.head[8 + random.below(kHeadBytes - 8)] ^= uint8_t(1u << random.below(8)); break;
   }
+}
+
+// A field of the header or the table that does not fit what follows, under a right checksum.
+void mutate_header(Bytes &sealed, uint32_t parts, Random &random) {
+  const uint32_t table_end = kHeadBytes + kEntryBytes * parts;
+  uint8_t *at = sealed.data() + 8 + 4 * random.below((table_end - 8) / 4);
+  if (random.one_in(2)) {
+    set_u32(at, telling(random));
+  } else {
+    set_u32(at, get_u32(at) + random.below(129) - 64);
+  }
+  seal_header(sealed, table_end);
 }
 
 // As many values as PARAMS announces.
@@ -152,8 +171,7 @@ Bytes File::sealed() const {
   }
   set_u32(out.data() + 12, uint32_t(out.size()));
   set_u32(out.data() + 16, uint32_t(parts.size()));
-  set_u32(out.data() + 20, 0);
-  set_u32(out.data() + 20, crc_of(out.data(), table_end));
+  seal_header(out, table_end);
   return out;
 }
 
@@ -161,8 +179,10 @@ size_t mutate_file(uint8_t *data, size_t size, size_t max_size, uint32_t seed) {
   Random random(seed);
   File file;
   if (random.one_in(32) || !file.read(data, size)) return LLVMFuzzerMutate(data, size, max_size);
-  mutate_parts(file, random);
-  const Bytes out = file.sealed();
+  const bool lie = random.one_in(32);
+  if (!lie) mutate_parts(file, random);
+  Bytes out = file.sealed();
+  if (lie) mutate_header(out, uint32_t(file.parts.size()), random);
   if (out.size() > max_size) return LLVMFuzzerMutate(data, size, max_size);
   memcpy(data, out.data(), out.size());
   return out.size();

@@ -362,6 +362,7 @@ class Program {
     const uint64_t needed = size(trainer_->at);
     REQUIRE((needed == 0) == (trainer_->at == nullptr));
     size_t capacity = size_t(needed);
+    if (in_.rarely()) capacity -= capacity < 64 ? 0 : in_.below(64);
     if (in_.rarely()) capacity = in_.word() % (size_t(needed) + 65);
     const Exact<uint8_t> memory(capacity, in_.below(2) == 1);
     uint8_t *const to = given(memory.get());
