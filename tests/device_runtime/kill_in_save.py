@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_runtime import CheckpointWarning, Trainer
+from device_runtime import CheckpointWarning, PocketTicketError, Trainer
 from device_runtime import checkpoint as files
 from tests.device_runtime import nets
 from tests.device_runtime.tkt_writer import ADAM, Recipe, artifact
@@ -119,7 +119,7 @@ class Scene:
 
 
 def restored(scene: Scene, trainer: Trainer, path: Path) -> bytes | None:
-    """Only of a generation that was broken before may a warning tell."""
+    """The state, or None for none. Only of a generation that was broken before may a warning tell."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if scene.newest == BROKEN else "error", CheckpointWarning)
         return trainer.save() if trainer.restore(path, missing_ok=True) else None
@@ -129,7 +129,10 @@ def faults(scene: Scene, path: Path, states: dict[bytes | None, str], final: byt
     """What the files restore to, and what is wrong with that."""
     found = []
     with Trainer.open(artifact(NET)) as trainer:
-        state = states.get(restored(scene, trainer, path), "a mixture")
+        try:
+            state = states.get(restored(scene, trainer, path), "a mixture")
+        except (PocketTicketError, CheckpointWarning) as error:
+            return "an error", [f"restores not at all: {error}"]
         if state not in scene.may_be:
             found.append(f"restores to {state}")
         trainer.fit(X, Y, steps=STEPS + 1, checkpoint=path, checkpoint_every=1)
