@@ -136,8 +136,12 @@ void run(const Exact<uint8_t> &file, const tkt_info &info, tkt_options options, 
   if (!trainer.open(file, options, odd)) return;
   const Data data(info, kSamples, whole, random);
   const Snapshot start(trainer);
-  options.kernels = TKT_KERNELS_SCALAR;
-  REQUIRE(other.open(file, options, !odd) && tkt_kernels_in_use(other.at) == TKT_KERNELS_SCALAR);
+  options.kernels = TKT_KERNELS_SCALAR + random.below(4);
+  if (!other.open(file, options, !odd)) {  // this processor has others
+    options.kernels = TKT_KERNELS_SCALAR;
+    REQUIRE(other.open(file, options, !odd));
+  }
+  REQUIRE(tkt_kernels_in_use(other.at) == options.kernels);
   read_out(trainer, data);
   compare(trainer, other, data);
   train_epoch(trainer, data, 3);
