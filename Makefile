@@ -75,7 +75,7 @@ fuzz: $(VENV)/.test-$(HASH)
 	$(BIN)/cmake --build $(FUZZ)
 	for target in $(FUZZ_TARGETS); do \
 	  mkdir -p $(FUZZ)/corpus/$$target $(FUZZ_SEEDS)/$$target tests/fuzz/regressions/$$target; \
-	  nice $(FUZZ)/device_runtime/fuzz/fuzz_$$target -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 -print_final_stats=1 \
+	  nice $(FUZZ)/device_runtime/fuzz/fuzz_$$target -max_total_time=$(SECONDS) -max_len=8192 -timeout=20 -print_final_stats=1 \
 	    -verbosity=0 -artifact_prefix=$(FUZZ)/$$target- \
 	    $(FUZZ)/corpus/$$target $(FUZZ_SEEDS)/$$target tests/fuzz/regressions/$$target; \
 	done

@@ -85,12 +85,20 @@ bool Snapshot::operator==(const Snapshot &other) const {
          memcmp(values_.data(), other.values_.data(), values_.size() * sizeof(float)) == 0;
 }
 
+size_t target_words(const tkt_info &info, uint32_t count) {
+  return size_t(count) * (info.loss == TKT_CROSS_ENTROPY ? 1 : info.class_count);
+}
+
 Data::Data(const tkt_info &info, uint32_t count, bool whole, Random &random)
-    : samples(size_t(count) * info.input_elements), labels(count) {
+    : samples(size_t(count) * info.input_elements), targets(target_words(info, count)) {
   for (size_t i = 0; i < samples.size(); ++i) {
     samples[i] = whole ? float(random.below(4)) : (float(random.below(2001)) - 1000.0f) / 500.0f;
   }
-  for (uint32_t i = 0; i < count; ++i) labels[i] = int32_t(random.below(info.class_count));
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const float share = float(random.below(101)) / 100.0f;
+    targets[i] = random.below(info.class_count);
+    if (info.loss != TKT_CROSS_ENTROPY) memcpy(&targets[i], &share, sizeof share);
+  }
 }
 
 Bytes read_file(const std::string &path) {

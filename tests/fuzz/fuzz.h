@@ -95,6 +95,11 @@ struct Trainer {
   // False if refused or larger than kMaxArena. Before, the arena holds bytes that are NaN as floats.
   bool open(const Exact<uint8_t> &file, const tkt_options &with, bool odd);
 
+  // A call that failed may have changed values: plain SGD, which keeps no gradients, reports one that overflowed too late.
+  bool may_change(tkt_status status) const {
+    return status == TKT_OK || (status == TKT_NON_FINITE_LOSS && tkt_gradients(at) == nullptr);
+  }
+
   bool save(Bytes *checkpoint) const;  // false if a value is not finite
   bool any_nan() const;
 };
@@ -110,10 +115,13 @@ class Snapshot {
   tkt_progress progress_;
 };
 
-// Samples and labels that fit a network; `whole`: numbers that an embedding can take.
+// 32-bit words of targets for `count` samples: a label each, or a float an output.
+size_t target_words(const tkt_info &info, uint32_t count);
+
+// Samples and targets that fit a network; `whole`: numbers that an embedding can take.
 struct Data {
   Exact<float> samples;
-  Exact<int32_t> labels;
+  Exact<uint32_t> targets;
 
   Data(const tkt_info &info, uint32_t count, bool whole, Random &random);
 };

@@ -23,6 +23,7 @@ struct Bench {
       add(artifact, TKT_SGD, 0.0f);
       add(artifact, TKT_SGD, 0.9f);
       add(artifact, TKT_ADAM, 0.0f);
+      add(artifact, TKT_ADAMW, 0.0f);
     }
     REQUIRE(!trainers.empty());
   }
@@ -33,6 +34,7 @@ struct Bench {
     if (tkt_default_options(file.get(), file.size(), &options, nullptr) != TKT_OK) return;
     options.optimizer = optimizer;
     options.momentum = momentum;
+    options.nesterov = 0;
     options.batch = 4;
     options.seed = 3;
     Trainer trainer;
@@ -54,7 +56,7 @@ struct Bench {
     tkt_error error = {};
     REQUIRE(tkt_next_batch(t.at, kSamples, indices.get(), &count, nullptr) == TKT_OK);
     for (uint32_t i = 0; i < count; ++i) REQUIRE(indices[i] < kSamples);
-    return check_status(tkt_train_step(t.at, data.samples.get(), data.labels.get(), count, &loss, &error), &error);
+    return check_status(tkt_train_step(t.at, data.samples.get(), data.targets.get(), count, &loss, &error), &error);
   }
 
   // The trainer whose hash and kind of optimizer the checkpoint names; the first one if there is none.
@@ -69,12 +71,26 @@ struct Bench {
     }
     for (const Trainer &t : trainers) {
       const bool same_kind =
-          t.options.optimizer == optimizer && (optimizer == TKT_ADAM || (t.options.momentum > 0) == (moments > 0));
+          t.options.optimizer == optimizer && (optimizer != TKT_SGD || (t.options.momentum > 0) == (moments > 0));
       if (same_kind && memcmp(t.info.ticket_hash, checkpoint.data() + kHashAt, kHashBytes) == 0) return t;
     }
     return trainers[0];
   }
 };
+
+// No number in it is so large that an update could overflow.
+bool is_tame(const Bytes &checkpoint) {
+  fuzz::File file;
+  if (!file.read(checkpoint.data(), checkpoint.size())) return false;
+  for (const fuzz::Part &part : file.parts) {
+    for (size_t at = 0; part.kind != kState && at + 4 <= part.body.size(); at += 4) {
+      float value;
+      memcpy(&value, part.body.data() + at, sizeof value);
+      if (!(fabsf(value) < 1e6f)) return false;
+    }
+  }
+  return true;
+}
 
 const Bench &bench() {
   static const Bench made;
@@ -104,8 +120,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const bool plain =
       size == again.size() && checkpoint[10] == 0 && checkpoint[11] == 0;  // version 1.0, no more sections
   REQUIRE(!plain || again == checkpoint);
-  if (!Bench::train(t)) return 0;
-  REQUIRE(!t.any_nan());  // of huge numbers an update may make infinities, and only a second one NaN of those
+  if (Bench::train(t) && is_tame(checkpoint)) REQUIRE(!t.any_nan());
   Bench::train(t);
   return 0;
 }

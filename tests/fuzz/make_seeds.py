@@ -2,7 +2,8 @@
 
 python -m tests.fuzz.make_seeds FOLDER
 
-Equal runs write equal files. A new operator comes in by its golden artifact. Checkpoints are made by their target.
+Equal runs write equal files. A new operator comes in by its case in test_operators.py or by a golden artifact.
+Checkpoints are made by their target.
 """
 
 from __future__ import annotations
@@ -15,8 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.device_runtime import nets
-from tests.device_runtime.tkt_writer import ADAM, ARTIFACT_MAGIC, SGD, Net, Recipe, artifact, file, section
+from tests.device_runtime import nets, test_operators
+from tests.device_runtime.tkt_writer import (
+    ADAM,
+    ADAMW,
+    ARTIFACT_MAGIC,
+    COSINE,
+    SGD,
+    STEP,
+    Net,
+    Recipe,
+    artifact,
+    file,
+    section,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROGRAMS, PROGRAM_BYTES = 24, 600
@@ -45,7 +58,9 @@ def seed_nets() -> dict[str, Net]:
         "plain": nets.mlp((5, 2), None, recipe=Recipe(SGD, momentum=0.0)),
         "wide": wide.net(),
         "fork": fork.net(),
-    }
+        "scheduled": nets.small(recipe=Recipe(ADAMW, schedule=COSINE, schedule_steps=4, warmup_steps=2, clip_norm=0.5)),
+        "nesterov": nets.small(recipe=Recipe(SGD, nesterov=True, schedule=STEP, schedule_steps=2, schedule_factor=0.1)),
+    } | {name.replace(" ", "-"): make() for name, make in test_operators.CASES.items()}
 
 
 def with_optional_section(content: bytes) -> bytes:
