@@ -73,12 +73,12 @@ fuzz: $(VENV)/.test-$(HASH)
 	$(CMAKE) -S . -B $(FUZZ) -DCMAKE_BUILD_TYPE=Debug -DTKT_SANITIZE=fuzzer -DTKT_FUZZ_SEEDS="$(abspath $(FUZZ_SEEDS))" \
 	  -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14
 	$(BIN)/cmake --build $(FUZZ)
-	for target in $(FUZZ_TARGETS); do \
+	failed=; for target in $(FUZZ_TARGETS); do \
 	  mkdir -p $(FUZZ)/corpus/$$target $(FUZZ_SEEDS)/$$target tests/fuzz/regressions/$$target; \
 	  nice $(FUZZ)/device_runtime/fuzz/fuzz_$$target -max_total_time=$(SECONDS) -max_len=8192 -timeout=20 -print_final_stats=1 \
-	    -verbosity=0 -artifact_prefix=$(FUZZ)/$$target- \
-	    $(FUZZ)/corpus/$$target $(FUZZ_SEEDS)/$$target tests/fuzz/regressions/$$target; \
-	done
+	    -verbosity=0 -artifact_prefix=$(FUZZ)/$$target- $(FUZZ)/corpus/$$target $(FUZZ_SEEDS)/$$target \
+	    tests/fuzz/regressions/$$target || failed="$$failed $$target"; \
+	done; test -z "$$failed" || { echo "findings in:$$failed; the inputs are $(FUZZ)/TARGET-*" >&2; exit 1; }
 
 pytest: $(VENV)/.test-$(HASH)
 	$(BIN)/python -m pytest -n 2
