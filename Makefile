@@ -15,15 +15,21 @@ HASH := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt)
 C_FILES = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 SANITIZED := build/sanitized
+TSAN := build/tsan
+FUZZ := build/fuzz
+FUZZ_SEEDS := build/fuzz_seeds
+FUZZ_TARGETS := artifact checkpoint calls
+SECONDS ?= 600
+CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DTKT_BUILD_TESTS=ON --log-level=WARNING
 
-.PHONY: demo test lint format ctest ctest-targets emulators pytest clean
+.PHONY: demo test lint format ctest ctest-tsan ctest-targets emulators pytest fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.demo-$(HASH)
 	$(BIN)/python examples/digits.py
 
-test: lint ctest emulators pytest
+test: lint ctest ctest-tsan emulators pytest
 
 lint: $(VENV)/.test-$(HASH)
 	$(BIN)/ruff check .
@@ -36,12 +42,18 @@ format: $(VENV)/.test-$(HASH)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
-# The C tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The C tests and a replay of the fuzz targets, under AddressSanitizer and UndefinedBehaviorSanitizer.
 ctest: $(VENV)/.test-$(HASH)
-	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_BUILD_TYPE=Debug \
-	  -DTKT_BUILD_TESTS=ON -DTKT_SANITIZE=ON --log-level=WARNING
+	$(BIN)/python -m tests.fuzz.make_seeds $(FUZZ_SEEDS)
+	$(CMAKE) -S . -B $(SANITIZED) -DCMAKE_BUILD_TYPE=Debug -DTKT_SANITIZE=address -DTKT_FUZZ_SEEDS="$(abspath $(FUZZ_SEEDS))"
 	$(BIN)/cmake --build $(SANITIZED)
 	$(BIN)/ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error
+
+# Trainers on several threads, under ThreadSanitizer.
+ctest-tsan: $(VENV)/.test-$(HASH)
+	$(CMAKE) -S . -B $(TSAN) -DCMAKE_BUILD_TYPE=Debug -DTKT_SANITIZE=thread
+	$(BIN)/cmake --build $(TSAN)
+	$(BIN)/ctest --test-dir $(TSAN) --output-on-failure --no-tests=error
 
 # The device runtime for every target, under emulation: the same bits everywhere, and the Android libraries. `make test` runs
 # these tests with all others; without a compiler or an emulator they skip by name, so CI installs them.
@@ -52,6 +64,21 @@ emulators:
 	.ci/need aarch64-linux-gnu-g++=g++-aarch64-linux-gnu arm-linux-gnueabihf-g++=g++-arm-linux-gnueabihf \
 	  qemu-aarch64=qemu-user qemu-system-arm=qemu-system-arm clang++-14=clang-14 ld.lld-14=lld-14 \
 	  arm-none-eabi-gcc=gcc-arm-none-eabi arm-none-eabi-gcc=libnewlib-arm-none-eabi
+
+# Each target of tests/fuzz for SECONDS with libFuzzer; what it finds new stays in build/fuzz/corpus, findings in build/fuzz.
+fuzz: $(VENV)/.test-$(HASH)
+	.ci/need clang-14=clang-14
+	test -e "$$(clang-14 -print-file-name=lib/linux/libclang_rt.fuzzer-$$(uname -m).a)" || .ci/need libclang-rt-14=libclang-rt-14-dev
+	$(BIN)/python -m tests.fuzz.make_seeds $(FUZZ_SEEDS)
+	$(CMAKE) -S . -B $(FUZZ) -DCMAKE_BUILD_TYPE=Debug -DTKT_SANITIZE=fuzzer -DTKT_FUZZ_SEEDS="$(abspath $(FUZZ_SEEDS))" \
+	  -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14
+	$(BIN)/cmake --build $(FUZZ)
+	failed=; for target in $(FUZZ_TARGETS); do \
+	  mkdir -p $(FUZZ)/corpus/$$target $(FUZZ_SEEDS)/$$target tests/fuzz/regressions/$$target; \
+	  nice $(FUZZ)/device_runtime/fuzz/fuzz_$$target -max_total_time=$(SECONDS) -max_len=8192 -timeout=20 -print_final_stats=1 \
+	    -verbosity=0 -artifact_prefix=$(FUZZ)/$$target- $(FUZZ)/corpus/$$target $(FUZZ_SEEDS)/$$target \
+	    tests/fuzz/regressions/$$target || failed="$$failed $$target"; \
+	done; test -z "$$failed" || { echo "findings in:$$failed; the inputs are $(FUZZ)/TARGET-*" >&2; exit 1; }
 
 pytest: $(VENV)/.test-$(HASH)
 	$(BIN)/python -m pytest -n 2

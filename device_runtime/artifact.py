@@ -172,7 +172,8 @@ def _sections(artifact: bytes) -> dict[str, tuple[int, int]]:
 def _card(text: bytes) -> Mapping[str, Any]:
     try:
         card = json.loads(text)
-    except ValueError:
+        json.dumps(card, ensure_ascii=False, allow_nan=False).encode()  # half a surrogate pair could not be printed
+    except (ValueError, RecursionError):
         card = None
     if not isinstance(card, dict):
         raise CorruptArtifact("the card is not a JSON object; export the ticket again")

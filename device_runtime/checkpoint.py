@@ -42,6 +42,7 @@ def save_generation(path: PathLike, content: bytes) -> None:
         if Path(path).exists():
             _keep(path)
             os.replace(partial_path(path), path)
+            _sync_directory(path)  # the new one is safe before the previous one, perhaps the only good one, goes
             os.replace(_kept_path(path), previous_path(path))
         else:
             os.replace(partial_path(path), path)

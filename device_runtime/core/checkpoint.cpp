@@ -75,19 +75,43 @@ tkt_status corrupt_checkpoint(tkt_error *error, const Pieces &...pieces) {
   return fail(error, TKT_CORRUPT_CHECKPOINT, "the checkpoint ", pieces..., "; use another one");
 }
 
-bool finite_power(double power) { return power >= 0 && power <= 1; }
+// Every update multiplies it by a beta below 1; NaN fails.
+bool is_power_of_beta(double power, const State &state) {
+  if (state.step == 0 || state.optimizer == TKT_SGD) return power == 1;
+  return power >= 0 && power < 1;
+}
 
 tkt_status read_state(const Container &file, State *state, tkt_error *error) {
   Section section = file.find(kState);
   if (section.data == nullptr || section.bytes != sizeof *state) return corrupt_checkpoint(error, "has no sound STATE");
   memcpy(state, section.data, sizeof *state);
   bool known = state->optimizer >= TKT_SGD && state->optimizer <= TKT_ADAMW;
-  bool sound = known && state->moment_count <= 2 && state->reserved == 0 && finite_power(state->beta1_power) &&
-               finite_power(state->beta2_power);
-  return sound ? TKT_OK : corrupt_checkpoint(error, "has a field in STATE that may not be");
+  bool sound = known && state->moment_count <= 2 && state->reserved == 0 && state->position < UINT32_MAX;
+  if (!sound) return corrupt_checkpoint(error, "has a field in STATE that may not be");
+  if (is_power_of_beta(state->beta1_power, *state) && is_power_of_beta(state->beta2_power, *state)) return TKT_OK;
+  return corrupt_checkpoint(error, "has beta powers ", state->beta1_power, " and ", state->beta2_power, " at step ",
+                            state->step, ", which cannot be");
 }
 
-// The arrays are those that STATE announces, whole and finite.
+// -0.0 is not below 0.
+bool any_below_zero(const Section &floats) {
+  bool below = false;
+  for (uint32_t i = 0; i < floats.bytes; i += 4) below |= load_u32(floats.data + i) > 0x80000000u;
+  return below;
+}
+
+// What finite arrays of the right size may still break.
+tkt_status check_moment(const Section &section, const State &state, tkt_error *error) {
+  if (state.step == 0 && !all_zero(section.data, section.bytes)) {
+    return corrupt_checkpoint(error, "has a moment in section ", section.kind, " that is not 0 at step 0");
+  }
+  if (section.kind == kMoment2 && any_below_zero(section)) {
+    return corrupt_checkpoint(error, "has a second moment (section 4) below 0");
+  }
+  return TKT_OK;
+}
+
+// The arrays are those that STATE announces, whole, finite and such as training can leave them.
 tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const State &state, tkt_error *error) {
   if (state.value_count != trainer.value_count) {
     return corrupt_checkpoint(error, "has ", state.value_count, " values, but the ticket has ", trainer.value_count);
@@ -101,6 +125,9 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
     if (!sound) return corrupt_checkpoint(error, "lacks section ", kind, " or has it in excess");
     if (announced && !all_finite(section.data, array_count(trainer, array))) {
       return corrupt_checkpoint(error, "has a value in section ", kind, " that is not finite");
+    }
+    if (announced && kind != kCheckpointValues) {
+      if (tkt_status status = check_moment(section, state, error)) return status;
     }
   }
   if (has_negative_variance(trainer.artifact, file.find(kCheckpointValues).data)) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from tests.device_runtime.tkt_writer import ADAM, CHECKPOINT_MAGIC, SGD, Recipe,
 NET = nets.small()
 ARTIFACT = artifact(NET)
 X, Y = nets.task(NET, 45)
-STATE, VALUES = 1, 2
+STATE, VALUES, MOMENT1, MOMENT2 = 1, 2, 3, 4
 
 
 @pytest.mark.parametrize("recipe", [Recipe(SGD, momentum=0.0), Recipe(SGD, momentum=0.9), Recipe(ADAM)])
@@ -108,6 +109,68 @@ def test_malformed_checkpoints_are_refused(name: str) -> None:
         with pytest.raises(CorruptCheckpoint):
             trainer.restore(MALFORMED[name](saved))
         assert trainer.save() == saved
+
+
+def state(**fields: float) -> Callable[[bytes], bytes]:
+    """Puts values into STATE."""
+    places = {"step": (0, "<Q"), "position": (24, "<I"), "beta1_power": (32, "<d"), "beta2_power": (40, "<d")}
+
+    def change(saved: bytes) -> bytes:
+        for name, value in fields.items():
+            offset, layout = places[name]
+            saved = changed(saved, STATE, offset, struct.pack(layout, value))
+        return saved
+
+    return change
+
+
+def moment(kind: int, value: float) -> Callable[[bytes], bytes]:
+    """Puts a value at the end of a section of moments."""
+    return lambda saved: changed(saved, kind, section(saved, kind)[1] - 4, struct.pack("<f", value))
+
+
+# Optimizer, steps made before, what is changed, what the refusal says. No training leaves any of it.
+IMPOSSIBLE: dict[str, tuple[Recipe, int, Callable[[bytes], bytes], str]] = {
+    "second moment below 0": (Recipe(ADAM), 3, moment(MOMENT2, -1e-30), r"second moment .* below 0"),
+    "second moment just below 0": (Recipe(ADAM), 3, moment(MOMENT2, -1e-45), r"second moment .* below 0"),
+    "first moment at step 0": (Recipe(ADAM), 0, moment(MOMENT1, 0.5), "section 3 that is not 0 at step 0"),
+    "second moment at step 0": (Recipe(ADAM), 0, moment(MOMENT2, 0.5), "section 4 that is not 0 at step 0"),
+    "velocity at step 0": (Recipe(SGD, momentum=0.9), 0, moment(MOMENT1, 0.5), "section 3 that is not 0 at step 0"),
+    "back at step 0": (Recipe(ADAM), 3, state(step=0), "beta powers .* at step 0"),
+    "beta1 power at step 0": (Recipe(ADAM), 0, state(beta1_power=0.9), "beta powers 0.9 and 1 at step 0"),
+    "beta2 power at step 0": (Recipe(ADAM), 0, state(beta2_power=0.9), "beta powers 1 and 0.9 at step 0"),
+    "beta1 power 1 later": (Recipe(ADAM), 3, state(beta1_power=1.0), "beta powers 1 and .* at step 3"),
+    "beta2 power 1 later": (Recipe(ADAM), 3, state(beta2_power=1.0), "beta powers .* and 1 at step 3"),
+    "beta power above 1": (Recipe(ADAM), 3, state(beta2_power=1.5), "beta powers .* and 1.5"),
+    "beta power below 0": (Recipe(ADAM), 3, state(beta1_power=-0.5), "beta powers -0.5"),
+    "beta power NaN": (Recipe(ADAM), 3, state(beta1_power=float("nan")), "beta powers NaN"),
+    "a beta power of SGD": (Recipe(SGD), 3, state(beta1_power=0.9), "beta powers 0.9 and 1 at step 3"),
+    "position": (Recipe(SGD), 3, state(position=2**32 - 1), "STATE"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_state_that_no_training_leaves_is_refused(name: str) -> None:
+    recipe, steps, change, message = IMPOSSIBLE[name]
+    with Trainer.open(artifact(replace(NET, recipe=recipe))) as trainer:
+        trainer.fit(X, Y, steps=steps)
+        saved = trainer.save()
+        with pytest.raises(CorruptCheckpoint, match=message):
+            trainer.restore(change(saved))
+        assert trainer.save() == saved
+
+
+@pytest.mark.parametrize(
+    "change", [moment(MOMENT1, -0.5), moment(MOMENT2, -0.0), state(position=2**32 - 2), state(beta1_power=0.0)]
+)
+def test_an_odd_state_that_training_could_leave_is_restored(change: Callable[[bytes], bytes]) -> None:
+    with Trainer.open(artifact(replace(NET, recipe=Recipe(ADAM)))) as trainer:
+        trainer.fit(X, Y, steps=3)
+        odd = change(trainer.save())
+        trainer.restore(odd)
+        assert trainer.save() == odd
+        trainer.fit(X, Y, steps=4)
+        assert np.isfinite(trainer.values).all()
 
 
 # Files

@@ -1,0 +1,92 @@
+"""Writes what the fuzz targets begin with: `FOLDER/artifact/*.tkt`, the golden artifacts among them, and `FOLDER/calls/*`.
+
+python -m tests.fuzz.make_seeds FOLDER
+
+Equal runs write equal files. A new operator comes in by its case in test_operators.py or by a golden artifact.
+Checkpoints are made by their target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tests.device_runtime import nets, test_operators
+from tests.device_runtime.tkt_writer import (
+    ADAM,
+    ADAMW,
+    ARTIFACT_MAGIC,
+    COSINE,
+    SGD,
+    STEP,
+    Net,
+    Recipe,
+    artifact,
+    file,
+    section,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+PROGRAMS, PROGRAM_BYTES = 24, 600
+
+
+def seed_nets() -> dict[str, Net]:
+    """Small networks of every encoding, optimizer and kind of edge; more classes and inputs than lanes in one of them."""
+    random = np.random.default_rng(5)
+    wide = nets.Builder(random, (33,))
+    wide.linear(18, 0.4, wide=True)
+    wide.relu()
+    wide.linear(21, 0.2, bias=False)
+    fork = nets.Builder(random, (2, 3))
+    flat = fork.flatten()
+    fork.linear(6, None)
+    fork.add(flat)
+    skip = fork.relu()
+    fork.flatten()
+    fork.add(skip)
+    fork.linear(3, 0.7)
+    small = nets.small(recipe=Recipe(SGD, momentum=0.9, weight_decay=0.01))
+    return {
+        "small": small,
+        "adam": nets.small(recipe=Recipe(ADAM, learning_rate=0.01)),
+        "trained": nets.small(trained=tuple(-param.stored for param in small.params)),
+        "plain": nets.mlp((5, 2), None, recipe=Recipe(SGD, momentum=0.0)),
+        "wide": wide.net(),
+        "fork": fork.net(),
+        "scheduled": nets.small(recipe=Recipe(ADAMW, schedule=COSINE, schedule_steps=4, warmup_steps=2, clip_norm=0.5)),
+        "nesterov": nets.small(recipe=Recipe(SGD, nesterov=True, schedule=STEP, schedule_steps=2, schedule_factor=0.1)),
+    } | {name.replace(" ", "-"): make() for name, make in test_operators.CASES.items()}
+
+
+def with_optional_section(content: bytes) -> bytes:
+    """The artifact as a newer minor version may have it."""
+    sections = [(kind, content[slice(at, at + size)]) for kind in range(1, 8) for at, size in [section(content, kind)]]
+    return file(ARTIFACT_MAGIC, [*sections, (0x8001, b"newer")], content[24:56], (1, 3))
+
+
+def write_seeds(folder: Path) -> None:
+    artifacts, calls = folder / "artifact", folder / "calls"
+    for place in (artifacts, calls):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+    for path in sorted(GOLDEN.glob("*.tkt")):
+        shutil.copy(path, artifacts / f"golden-{path.name}")
+    for name, net in seed_nets().items():  # the hash tells the checkpoint target which artifact is meant
+        content = artifact(replace(net, ticket_hash=hashlib.sha256(name.encode()).digest()))
+        (artifacts / f"{name}.tkt").write_bytes(content)
+        if name == "plain":
+            (artifacts / "optional.tkt").write_bytes(with_optional_section(content))
+    random = np.random.default_rng(0)
+    for number in range(PROGRAMS):
+        (calls / f"program-{number:02}").write_bytes(random.bytes(PROGRAM_BYTES))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m tests.fuzz.make_seeds FOLDER")
+    write_seeds(Path(sys.argv[1]))
