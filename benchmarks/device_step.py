@@ -1,9 +1,9 @@
-"""One training step of LeNet-300-100 on one thread: the sparse native step against dense training in four other ways.
+"""One training step on one thread: sparse native against dense, for LeNet-300-100 in four other ways, and layer by layer.
 
 All of them run in this one process in interleaved rounds, so that a busy machine slows everyone; figures are medians
 over the rounds, ratios are dense over native (above 1: native is faster). Who is not installed is listed as such.
 
-    python -m benchmarks.device_step [--threads 1] [--rounds 40] [--peers NAME ...] [--json FILE]
+    python -m benchmarks.device_step [--threads 1] [--rounds 40] [--peers NAME ...] [--layers] [--json FILE]
 """
 
 from __future__ import annotations
@@ -14,24 +14,20 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
+from benchmarks import layers
 from benchmarks import step_contenders as contenders
-from benchmarks.step_contenders import Batches, Step
+from benchmarks.interleaved import Entry, Step, run_interleaved
+from benchmarks.step_contenders import Batches
 
 DENSITIES = (0.2, 0.1, 0.05, 0.036, 0.02)
 BATCH = 32
 RESULT = Path(__file__).parent / "results" / "device_step.json"
 PACKAGES = ("numpy", "torch", "onnx", "onnxruntime-training-cpu", "onnxruntime-training", "executorch")
-
-BLOCK_SECONDS = 0.02  # a contender runs about this long before the next one's turn
-WARM_UP_STEPS = 20
 
 PEERS: dict[str, Callable[[Batches, int], Step]] = {
     "torch eager": contenders.torch_eager,
@@ -41,52 +37,14 @@ PEERS: dict[str, Callable[[Batches, int], Step]] = {
 }
 
 
-@dataclass
-class Entry:
-    """One contender and the milliseconds a step it took in each round."""
-
-    step: Step
-    block: int = 1
-    every: int = 1  # takes part in each `every`-th round
-    number: int = 0
-    losses: list[float] = field(default_factory=list)
-    step_ms: list[float] = field(default_factory=list)
-
-    def warm_up(self) -> None:
-        self.losses = [self.step(number) for number in range(3)]
-        self.number = 3
-        started = time.perf_counter()
-        while self.number < WARM_UP_STEPS and time.perf_counter() - started < 5 * BLOCK_SECONDS:
-            self.step(self.number)
-            self.number += 1
-        seconds = (time.perf_counter() - started) / max(self.number - 3, 1)
-        self.block = max(1, round(BLOCK_SECONDS / seconds))
-        self.every = 4 if seconds > BLOCK_SECONDS else 1
-
-    def run_block(self) -> None:
-        started = time.perf_counter()
-        for number in range(self.number, self.number + self.block):
-            self.step(number)
-        self.step_ms.append((time.perf_counter() - started) / self.block * 1e3)
-        self.number += self.block
-
-    def result(self) -> dict[str, Any]:
-        quartiles = quantiles(self.step_ms, n=4) if len(self.step_ms) > 1 else [self.step_ms[0]] * 3
-        return {
-            "median_ms": median(self.step_ms),
-            "quartiles_ms": [quartiles[0], quartiles[2]],
-            "rounds": len(self.step_ms),
-            "steps_a_round": self.block,
-            "first_losses": [loss for loss in self.losses if loss == loss],
-        }
-
-
 def measure(threads: int, rounds: int, peers: Sequence[str]) -> dict[str, Any]:
     """Builds everyone, checks that equal work is done, and times it; a JSON object."""
     batches = Batches.random(8, BATCH)
     entries, missing = _build_peers(batches, threads, peers)
     facts = _build_natives(batches, entries)
-    _run(entries, rounds)
+    dense = {name: entry for name, entry in entries.items() if name in PEERS}
+    run_interleaved(list(entries.values()), rounds, lambda: _check_dense(dense))
+    dense.clear()
     found = {name: entry.result() | facts.get(name, {}) for name, entry in entries.items()}
     entries.clear()  # onnxruntime keeps a caught exception for ever, and with it this frame
     return {
@@ -125,16 +83,6 @@ def _build_natives(batches: Batches, entries: dict[str, Entry]) -> dict[str, dic
             "artifact_bytes": trainer.info.artifact_bytes,
         }
     return facts
-
-
-def _run(entries: dict[str, Entry], rounds: int) -> None:
-    for entry in entries.values():
-        entry.warm_up()
-    _check_dense({name: entry for name, entry in entries.items() if name in PEERS})
-    for number in range(rounds):
-        for entry in entries.values():
-            if number % entry.every == 0:
-                entry.run_block()
 
 
 def _ratios(found: dict[str, dict[str, Any]], density: float) -> dict[str, float]:
@@ -206,6 +154,18 @@ def print_table(result: dict[str, Any]) -> None:
         print(f"  {density:>7.1%}   " + "".join(f"{ratios[name]:>14.1f}" for name in peers))
 
 
+def print_layers(rows: list[dict[str, Any]]) -> None:
+    """Forward and backward of single layers; shares are of a vector's fused multiply-add from registers and from memory."""
+    for number, row in enumerate(rows):
+        if number == 0 or (row["isa"], row["layer"]) != (rows[number - 1]["isa"], rows[number - 1]["layer"]):
+            print(f"\n{row['layer']}, {row['isa']}: forward, dX and dW, against {row['dense']}")
+            print("  density    dense ms   native ms   dense/native   of FMA peak   of load bound")
+        figures = f"{row['dense_ms']:>11.3f} {row['native_ms']:>11.3f} {row['ratio']:>14.1f}"
+        print(
+            f"  {row['density']:>7.1%} {figures} {row['share_of_fma_peak']:>13.0%} {row['share_of_load_bound']:>15.0%}"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.device_step", description=(__doc__ or "").split("\n")[0]
@@ -213,10 +173,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="of the dense contenders (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=40, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), help="(default: all)")
+    parser.add_argument("--layers", action=argparse.BooleanOptionalAction, default=True, help="single layers too")
     parser.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the result goes (%(default)s)")
     arguments = parser.parse_args(argv)
     result = measure(arguments.threads, arguments.rounds, arguments.peers)
     print_table(result)
+    result["layers"] = []
+    for isa in layers.available() if arguments.layers else ():
+        result["layers"] += layers.measure_apart(isa, arguments.rounds)
+    print_layers(result["layers"])
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0

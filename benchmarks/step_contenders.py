@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.interleaved import Step
 from device_runtime import Trainer
 from export.network import Network, Node, Parameter
 from export.ticket import Ticket
@@ -28,7 +29,6 @@ from export.to_native import to_native_bytes
 SIZES = (784, 300, 100, 10)
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
-Step = Callable[[int], float]
 Weights = dict[str, NDArray[np.float32]]
 
 

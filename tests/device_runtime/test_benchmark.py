@@ -19,7 +19,7 @@ def absent(*_: object) -> None:
 def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(device_step.PEERS, "rival", absent)
     path = tmp_path / "result.json"
-    code = device_step.main(["--rounds", "2", "--peers", "torch trio", "rival", "--json", str(path)])
+    code = device_step.main(["--rounds", "2", "--peers", "torch trio", "rival", "--no-layers", "--json", str(path)])
     assert code == 0
     result = json.loads(path.read_text())
     assert set(result["ratio"]) == {"0.2", "0.1", "0.05", "0.036", "0.02"}

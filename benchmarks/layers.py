@@ -1,0 +1,267 @@
+"""Single layers, forward and backward: the native node against the best dense PyTorch on the same instruction set.
+
+Linear layers run against a "trio" of preallocated matrix products (forward, dX, dW), convolutions against the faster memory
+format of PyTorch's, without autograd. Everything is timed in one process in interleaved rounds; benchmarks/device_step.py
+prints it. The native node runs through a probe of the core (layer_probe.cpp), built here by CMake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.interleaved import Entry, run_interleaved
+from export.network import Network, Node, Parameter
+from export.ticket import Ticket
+from export.to_native import to_native_bytes
+
+HERE = Path(__file__).parent
+BUILD = HERE.parent / "build/layer_probe"
+KERNELS = {"avx2": 2, "avx512": 3}
+LANES = {"avx2": 8, "avx512": 16}
+DENSITIES = (0.2, 0.1, 0.05, 0.036, 0.02)
+# What PyTorch's libraries read: the instruction set they may use.
+ENVIRONMENT = {
+    "avx2": {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    "avx512": {},
+}
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Linear:
+    inputs: int
+    outputs: int
+    batch: int
+
+    @property
+    def name(self) -> str:
+        return f"linear {self.inputs}x{self.outputs}, batch {self.batch}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.inputs,)
+
+    @property
+    def weight(self) -> tuple[int, ...]:
+        return (self.outputs, self.inputs)
+
+    @property
+    def positions(self) -> int:
+        return 1
+
+    def network(self) -> Network:
+        """A diagonal layer before it, so that the gradient of its input is asked for."""
+        nodes = (
+            Node("linear", "before", (0,), {"weight": "before"}),
+            Node("linear", "layer", (1,), {"weight": "layer"}),
+        )
+        parameters = (Parameter("before", (self.inputs, self.inputs), True), Parameter("layer", self.weight, True))
+        return Network(self.shape, parameters, nodes)
+
+    def diagonal(self) -> NDArray[np.bool_]:
+        return np.eye(self.inputs, dtype=bool)
+
+
+@dataclass(frozen=True)
+class Conv:
+    channels: int
+    outputs: int
+    side: int
+    batch: int
+
+    @property
+    def name(self) -> str:
+        return f"conv 3x3 {self.channels}->{self.outputs}, {self.side}x{self.side}, batch {self.batch}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.side, self.side)
+
+    @property
+    def weight(self) -> tuple[int, ...]:
+        return (self.outputs, self.channels, 3, 3)
+
+    @property
+    def positions(self) -> int:
+        return self.side * self.side
+
+    def network(self) -> Network:
+        def attrs(kernel: int, pad: int, groups: int) -> dict[str, int]:
+            pairs = {"kernel": kernel, "stride": 1, "pad": pad, "dilation": 1}
+            return {f"{name}_{axis}": value for name, value in pairs.items() for axis in "hw"} | {"groups": groups}
+
+        nodes = (
+            Node("conv", "before", (0,), {"weight": "before"}, attrs(1, 0, self.channels)),
+            Node("conv", "layer", (1,), {"weight": "layer"}, attrs(3, 1, 1)),
+            Node("global_avg_pool", "pool", (2,)),
+        )
+        parameters = (Parameter("before", (self.channels, 1, 1, 1), True), Parameter("layer", self.weight, True))
+        return Network(self.shape, parameters, nodes)
+
+    def diagonal(self) -> NDArray[np.bool_]:
+        return np.ones((self.channels, 1, 1, 1), bool)
+
+
+Layer = Linear | Conv
+LAYERS: tuple[Layer, ...] = (Linear(784, 300, 32), Linear(1024, 1024, 64), Conv(64, 64, 16, 16))
+
+
+def artifact(layer: Layer, density: float) -> bytes:
+    """The layer with a random mask, exactly so many weights live."""
+    random = np.random.default_rng(2)
+    size = int(np.prod(layer.weight))
+    live = (random.permutation(size) < round(density * size)).reshape(layer.weight)
+    masks = {"before": layer.diagonal(), "layer": live}
+    init = {name: (random.standard_normal(mask.shape) * mask).astype(np.float32) for name, mask in masks.items()}
+    recipe = {"optimizer": "sgd", "batch": layer.batch, "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+    recipe |= {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "epochs": 1}
+    card = {"task": "benchmark", "recipe": recipe, "input": {"mean": [0.0], "inverse_std": [1.0]}}
+    return to_native_bytes(Ticket(layer.network(), init, masks, None, card))
+
+
+class Probe:
+    """The compiled probe; `node` 1 of an artifact is the layer."""
+
+    def __init__(self) -> None:
+        cmake = ["cmake", "-S", str(HERE), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=Release"]
+        for command in (cmake, ["cmake", "--build", str(BUILD), "-j", "2"]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise SystemExit(f"the probe cannot be built by '{' '.join(command)}':\n{done.stdout}{done.stderr}")
+        self.library = ctypes.CDLL(str(next(BUILD.glob("*layer_probe*.so"))))
+        self.library.probe_open.restype = ctypes.c_void_p
+        self.library.probe_error.restype = ctypes.c_char_p
+        self.library.probe_fma.restype = ctypes.c_double
+
+    def open(self, content: bytes, layer: Layer, kernels: int) -> Callable[[int], float]:
+        random = np.random.default_rng(3)
+        x = random.standard_normal((layer.batch, *layer.shape)).astype(np.float32)
+        y = np.zeros(layer.batch, np.int32)
+        pointers = (x.ctypes.data_as(ctypes.c_void_p), y.ctypes.data_as(ctypes.c_void_p))
+        handle = self.library.probe_open(content, ctypes.c_size_t(len(content)), layer.batch, kernels, *pointers)
+        if not handle:
+            raise SystemExit(f"the probe: {self.library.probe_error().decode()}")
+        trainer, node = ctypes.c_void_p(handle), ctypes.c_uint32(1)
+        forward, backward = self.library.probe_forward, self.library.probe_backward
+
+        def step(_: int) -> float:
+            forward(trainer, node)
+            backward(trainer, node)
+            return float("nan")
+
+        return step
+
+    def fma_ns(self, isa: str, *, from_memory: bool) -> float:
+        return float(self.library.probe_fma(KERNELS[isa], int(from_memory)))
+
+
+def dense(layer: Layer) -> dict[str, Callable[[int], float]]:
+    """Dense PyTorch, by name."""
+    import torch
+
+    torch.set_num_threads(1)
+    if isinstance(layer, Linear):
+        x, w = torch.randn(layer.batch, layer.inputs), torch.randn(layer.outputs, layer.inputs)
+        y, dy = torch.empty(layer.batch, layer.outputs), torch.randn(layer.batch, layer.outputs)
+        dx, dw = torch.empty_like(x), torch.empty_like(w)
+
+        def trio(_: int) -> float:
+            torch.mm(x, w.t(), out=y)
+            torch.mm(dy, w, out=dx)
+            torch.mm(dy.t(), x, out=dw)
+            return float("nan")
+
+        return {"torch trio": trio}
+
+    def convolution(memory_format: torch.memory_format) -> Callable[[int], float]:
+        x = torch.randn(layer.batch, *layer.shape).to(memory_format=memory_format)
+        w = torch.randn(layer.weight).to(memory_format=memory_format)
+        dy = torch.randn(layer.batch, layer.outputs, layer.side, layer.side).to(memory_format=memory_format)
+        same = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+
+        def step(_: int) -> float:
+            torch.ops.aten.convolution(x, w, None, *same)
+            torch.ops.aten.convolution_backward(dy, x, w, None, *same, [True, True, False])
+            return float("nan")
+
+        return step
+
+    return {
+        "torch channels first": convolution(torch.contiguous_format),
+        "torch channels last": convolution(torch.channels_last),
+    }
+
+
+def measure(isa: str, rounds: int) -> list[dict[str, Any]]:
+    """A row for each layer and density: times, the ratio to the best dense, and the share of two bounds."""
+    probe = Probe()
+    best_fma, best_load = (probe.fma_ns(isa, from_memory=memory) for memory in (False, True))
+    rows = []
+    for layer in LAYERS:
+        entries = {name: Entry(step) for name, step in dense(layer).items()}
+        names = {f"{density:g}": density for density in DENSITIES}
+        entries |= {
+            name: Entry(probe.open(artifact(layer, density), layer, KERNELS[isa])) for name, density in names.items()
+        }
+        run_interleaved(list(entries.values()), rounds)
+        times = {name: median(entry.step_ms) for name, entry in entries.items()}
+        peer = min((name for name in times if name not in names), key=lambda name: times[name])
+        for name, density in names.items():
+            vectors = 3 * round(density * np.prod(layer.weight)) * layer.positions * layer.batch / LANES[isa]
+            rows.append(
+                {
+                    "isa": isa,
+                    "layer": layer.name,
+                    "density": density,
+                    "native_ms": times[name],
+                    "dense": peer,
+                    "dense_ms": times[peer],
+                    "ratio": times[peer] / times[name],
+                    "share_of_fma_peak": vectors * best_fma * 1e-6 / times[name],
+                    "share_of_load_bound": vectors * best_load * 1e-6 / times[name],
+                }
+            )
+    return rows
+
+
+def measure_apart(isa: str, rounds: int) -> list[dict[str, Any]]:
+    """In a process of its own, whose libraries keep to the instruction set."""
+    command = [sys.executable, "-m", "benchmarks.layers", "--isa", isa, "--rounds", str(rounds)]
+    environment = {**os.environ, **ENVIRONMENT[isa]}
+    done = subprocess.run(command, env=environment, cwd=HERE.parent, stdout=subprocess.PIPE, check=True)
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def available() -> list[str]:
+    """The instruction sets of this processor that both sides know."""
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text() if flags.exists() else ""
+    return [isa for isa, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if f" {flag} " in text]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--isa", choices=sorted(KERNELS), required=True)
+    parser.add_argument("--rounds", type=int, default=40)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.isa, arguments.rounds)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
