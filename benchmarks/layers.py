@@ -126,7 +126,10 @@ def artifact(layer: Layer, density: float) -> bytes:
     size = int(np.prod(layer.weight))
     live = (random.permutation(size) < round(density * size)).reshape(layer.weight)
     masks = {"before": layer.diagonal(), "layer": live}
-    init = {name: (random.standard_normal(mask.shape) * mask).astype(np.float32) for name, mask in masks.items()}
+    init = {}
+    for name, mask in masks.items():
+        fan_in = max(1.0, mask.sum() / len(mask))
+        init[name] = (random.standard_normal(mask.shape) * mask / np.sqrt(fan_in)).astype(np.float32)
     recipe = {"optimizer": "sgd", "batch": layer.batch, "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
     recipe |= {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "epochs": 1}
     card = {"task": "benchmark", "recipe": recipe, "input": {"mean": [0.0], "inverse_std": [1.0]}}

@@ -180,6 +180,10 @@ void layer_norm_sums(const LayerNorm &n, const Tensor &x, const Tensor &dy, uint
   }
 }
 
+// e^-64 is nothing beside the largest, which is 1; but carried on, what is smaller becomes subnormal on its way back through
+// the layers, with which processors compute a hundred times more slowly.
+constexpr float kNegligible = -64.0f;
+
 template <typename V>
 void softmax(const float *z, uint32_t classes, float *exponentials, float *maximum, float *sum) {
   V m = V::load(z), s = V::zero();
@@ -187,7 +191,7 @@ void softmax(const float *z, uint32_t classes, float *exponentials, float *maxim
   for (uint32_t j = 0; j < classes; ++j) {
     alignas(64) float e[V::kLanes];
     subtract(V::load(z + size_t(j) * V::kLanes), m).store(e);
-    for (float &lane : e) lane = exp_f32(lane);
+    for (float &lane : e) lane = lane < kNegligible ? 0.0f : exp_f32(lane);
     const V v = V::load(e);
     v.store(exponentials + size_t(j) * V::kLanes);
     s = add(s, v);

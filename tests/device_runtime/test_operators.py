@@ -358,3 +358,20 @@ def test_targets_are_checked() -> None:
         ):
             with pytest.raises(InvalidInput, match=text):
                 trainer.train_step(x, wrong)
+
+
+def test_what_is_negligible_in_a_softmax_is_nothing() -> None:
+    """e^-70 is far from subnormal; what it becomes some layers further back is not, and would slow every step."""
+    builder = Builder(np.random.default_rng(0), (3,))
+    builder.linear(3, None)
+    net = builder.net()
+    net.params[0].values[:] = np.eye(3)
+    net.params[1].values[:] = 0.0
+    x = np.array([[0.0, -60.0, -70.0]], np.float32)
+    with Trainer.open(artifact(net), batch=1, store_gradients=True) as trainer:
+        trainer.compute_gradients(x, np.array([1], np.int32))
+        bias = trainer.gradients[9:]
+        assert bias[1] == -1.0
+        assert bias[2] == 0.0
+        trainer.compute_gradients(x, np.array([0], np.int32))
+        assert 0 < trainer.gradients[10] < 1e-25
