@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks import layers
 from benchmarks import step_contenders as contenders
+from benchmarks.circumstances import circumstances
 from benchmarks.interleaved import Entry, Step, run_interleaved
 from benchmarks.step_contenders import Batches
 
 DENSITIES = (0.2, 0.1, 0.05, 0.036, 0.02)
 BATCH = 32
 RESULT = Path(__file__).parent / "results" / "device_step.json"
-PACKAGES = ("numpy", "torch", "onnx", "onnxruntime-training-cpu", "onnxruntime-training", "executorch")
 
 PEERS: dict[str, Callable[[Batches, int], Step]] = {
     "torch eager": contenders.torch_eager,
@@ -52,7 +48,7 @@ def measure(threads: int, rounds: int, peers: Sequence[str]) -> dict[str, Any]:
         "network": list(contenders.SIZES),
         "batch": BATCH,
         "threads": threads,
-        **_circumstances(),
+        **circumstances(),
         "step": found,
         "missing": missing,
         "ratio": {f"{density:g}": _ratios(found, density) for density in DENSITIES},
@@ -99,38 +95,6 @@ def _check_dense(entries: dict[str, Entry]) -> None:
     first = {name: entry.losses[0] for name, entry in entries.items() if entry.losses[0] == entry.losses[0]}
     if first and max(first.values()) - min(first.values()) > 1e-4:
         raise SystemExit(f"the contenders do not compute the same loss: {first}")
-
-
-def _circumstances() -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"device": _cpu(), "commit": _commit(), "versions": versions, "load": round(os.getloadavg()[0], 2)}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} logical"
-
-
-def _commit() -> str | None:
-    """The commit, with + where the tree differs from it; None outside a repository."""
-    folder = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
-
-    try:
-        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain").strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def print_table(result: dict[str, Any]) -> None:

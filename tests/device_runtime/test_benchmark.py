@@ -1,4 +1,4 @@
-"""The benchmark of a training step runs, names who is missing, and writes what it printed."""
+"""The benchmarks of a training step run, name who is missing, and write what they printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("safetensors", reason="the benchmark builds its artifact by export, which needs safetensors")
 
-from benchmarks import device_step
+from benchmarks import device_memory, device_step
 
 
 def absent(*_: object) -> None:
@@ -31,3 +31,13 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     text = capsys.readouterr().out
     assert "not installed (No module named 'rival')" in text
     assert result["device"] in text
+
+
+def test_the_memory_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "memory.json"
+    assert device_memory.main(["--peers", "torch eager", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    least = next(row for row in rows if (row["network"], row["optimizer"], row["batch"]) == ("LeNet-300-100", "sgd", 1))
+    assert least["native"]["bytes"] <= 64 * 1024, "a microcontroller's LeNet"
+    assert least["torch eager"]["bytes"] > 2 * 266_610 * 4, "dense weights and their gradients at the least"
+    assert f"{least['native']['bytes']:,}" in capsys.readouterr().out
