@@ -63,7 +63,8 @@ class Trainer:
     """Trains, evaluates and predicts. Made by `Trainer.open`; a context manager that closes itself.
 
     Samples: uint8 or float, shape (n, *input_shape) or (n, input_elements), raw units; converted a batch at a time.
-    Labels: whole numbers in [0, class_count). After an error the weights are as they were before the failing step.
+    Labels: whole numbers in [0, class_count); floats (n, class_count) for losses mse and bce. After an error the weights are
+    as they were before the failing step, but see `store_gradients` in ticket_runtime.h for plain SGD.
     """
 
     def __init__(self, artifact: bytes, options: _core.Options) -> None:
