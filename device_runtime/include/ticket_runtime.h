@@ -9,7 +9,8 @@
  * Ownership: the artifact and the arena belong to the caller and must outlive the trainer; both 8-byte aligned at least.
  * Thread-safety: one trainer belongs to one thread at a time; different trainers share nothing (an artifact is only read).
  * Errors: every call returns a tkt_status; `error` may be NULL, else its text names the thing, the value and the remedy.
- * After an error the trainer is as it was before the call (with one exception, at store_gradients). The format of artifacts and checkpoints: export/FORMAT.md.
+ * After an error the trainer is as it was before the call (with one exception, at store_gradients).
+ * The format of artifacts and checkpoints: export/FORMAT.md.
  */
 #ifndef TICKET_RUNTIME_H
 #define TICKET_RUNTIME_H
