@@ -79,7 +79,12 @@ def check_labels(y: Array, count: int, what: str, class_count: int | None = None
         raise InvalidInput(f"{what} has dtype {y.dtype}; labels are whole numbers, so give y.astype('int32')")
     if y.shape != (count,):
         raise InvalidInput(f"{what} has shape {y.shape} but there are {count} samples; give one label a sample")
-    outside = y < 0 if class_count is None else (y < 0) | (y >= class_count)
+    if class_count is not None and y.dtype == np.int32:
+        outside = (
+            y.view(np.uint32) >= class_count
+        )  # negative ones are the largest: one comparison in every training step
+    else:
+        outside = y < 0 if class_count is None else (y < 0) | (y >= class_count)
     if outside.any():
         at = int(np.argmax(outside))
         limit = "0 or more" if class_count is None else f"in 0..{class_count - 1}"

@@ -337,6 +337,8 @@ class Trainer:
 
     def _floats(self, samples: Array) -> Floats:
         """(n, ...) -> (n, input_elements); what float32 cannot hold becomes infinite and is refused by the core."""
+        if samples.dtype == np.float32:
+            return np.ascontiguousarray(samples.reshape(len(samples), -1))
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(samples.reshape(len(samples), -1), np.float32)
 
