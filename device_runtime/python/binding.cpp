@@ -119,6 +119,7 @@ class CoreTrainer {
     auto turn = take_turn();
     uint32_t known = checked_count(samples), count = uint32_t(rows.shape(1));
     check_targets(targets, known);
+    if (known == 0) refuse("0 samples; give at least one");
     size_t steps = rows.shape(0), elements = info_.input_elements;
     for (size_t i = 0; i < rows.size(); ++i) {
       if (rows.data()[i] >= known)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 import time
 
 import numpy as np
@@ -76,3 +79,27 @@ def _deep(nodes: int) -> Net:
         builder.relu()
     builder.linear(3, None)
     return builder.net()
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_no_samples_are_refused_by_the_module_itself(steps: int) -> None:
+    """Below Trainer, which refuses them too; in a process of its own, since what is tested for is a death."""
+    script = f"""
+import sys
+import numpy as np
+from device_runtime import InvalidInput, Trainer
+with Trainer.open(sys.argv[1]) as trainer:
+    core, x, y = trainer._core, np.zeros((0, 12), np.float32), np.zeros(0, np.int32)
+    rows = np.zeros(({steps}, 3), np.uint32)
+    for call in (lambda: core.train_steps(x, y, rows), lambda: core.train_step(x, y), lambda: core.predict(x),
+                 lambda: core.evaluate(x, y), lambda: core.compute_gradients(x, y), lambda: core.next_batch(0)):
+        try:
+            call()
+        except InvalidInput as error:
+            print("refused", error)
+"""
+    with tempfile.NamedTemporaryFile(suffix=".tkt") as file:
+        file.write(artifact(nets.small()))
+        file.flush()
+        done = subprocess.run([sys.executable, "-c", script, file.name], capture_output=True, text=True, check=True)
+    assert done.stdout.count("refused") == 6

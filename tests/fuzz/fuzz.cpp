@@ -91,8 +91,9 @@ size_t target_words(const tkt_info &info, uint32_t count) {
 
 Data::Data(const tkt_info &info, uint32_t count, bool whole, Random &random)
     : samples(size_t(count) * info.input_elements), targets(target_words(info, count)) {
+  const uint32_t limits[] = {4, 4, 12, 300}, limit = limits[random.below(4)];
   for (size_t i = 0; i < samples.size(); ++i) {
-    samples[i] = whole ? float(random.below(4)) : (float(random.below(2001)) - 1000.0f) / 500.0f;
+    samples[i] = whole ? float(random.below(limit)) : (float(random.below(2001)) - 1000.0f) / 500.0f;
   }
   for (size_t i = 0; i < targets.size(); ++i) {
     const float share = float(random.below(101)) / 100.0f;
