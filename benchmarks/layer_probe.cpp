@@ -41,23 +41,23 @@ double nanoseconds(uint64_t count, Run run) {
 constexpr int kRounds = 20000, kChains = 12;
 constexpr size_t kFloats = 4096;  // 16 kB: inside every first cache
 
-#define PROBE(NAME, TARGET, VECTOR, LANES, SET1, LOAD, FMADD)                                        \
-  __attribute__((target(TARGET))) double NAME(bool memory) {                                         \
-    alignas(64) static float data[kFloats];                                                          \
-    static volatile float sink;                                                                      \
-    return nanoseconds(uint64_t(kRounds) * kChains, [&]() __attribute__((target(TARGET))) {          \
-      VECTOR a[kChains], b = SET1(0.5f), c = SET1(0.25f);                                            \
-      for (VECTOR &chain : a) chain = c;                                                             \
-      for (int round = 0; round < kRounds; ++round) {                                                \
+#define PROBE(NAME, TARGET, VECTOR, LANES, SET1, LOAD, FMADD)                                                     \
+  __attribute__((target(TARGET))) double NAME(bool memory) {                                                      \
+    alignas(64) static float data[kFloats];                                                                       \
+    static volatile float sink;                                                                                   \
+    return nanoseconds(uint64_t(kRounds) * kChains, [&]() __attribute__((target(TARGET))) {                       \
+      VECTOR a[kChains], b = SET1(0.5f), c = SET1(0.25f);                                                         \
+      for (VECTOR & chain : a) chain = c;                                                                         \
+      for (int round = 0; round < kRounds; ++round) {                                                             \
         const float *from = data + size_t(round) * kChains * LANES % (kFloats - kChains * LANES) / LANES * LANES; \
-        _Pragma("GCC unroll 12") for (int i = 0; i < kChains; ++i) {                                 \
-          a[i] = FMADD(memory ? LOAD(from + i * LANES) : b, c, a[i]);                                \
-        }                                                                                            \
-      }                                                                                              \
-      VECTOR sum = a[0];                                                                             \
-      for (int i = 1; i < kChains; ++i) sum = FMADD(sum, b, a[i]);                                   \
-      sink = sum[0];                                                                                 \
-    });                                                                                              \
+        _Pragma("GCC unroll 12") for (int i = 0; i < kChains; ++i) {                                              \
+          a[i] = FMADD(memory ? LOAD(from + i * LANES) : b, c, a[i]);                                             \
+        }                                                                                                         \
+      }                                                                                                           \
+      VECTOR sum = a[0];                                                                                          \
+      for (int i = 1; i < kChains; ++i) sum = FMADD(sum, b, a[i]);                                                \
+      sink = sum[0];                                                                                              \
+    });                                                                                                           \
   }
 
 PROBE(fma_avx512, "avx512f", __m512, 16, _mm512_set1_ps, _mm512_load_ps, _mm512_fmadd_ps)
