@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_runtime import CheckpointWarning, CorruptCheckpoint, InvalidInput, Trainer
+from device_runtime import CheckpointWarning, CorruptArtifact, CorruptCheckpoint, InvalidInput, Trainer
 from device_runtime import checkpoint as files
 from tests.device_runtime import nets
 from tests.device_runtime.tkt_writer import ADAM, CHECKPOINT_MAGIC, SGD, Recipe, artifact, file, seal, section
@@ -125,7 +125,7 @@ def state(**fields: float) -> Callable[[bytes], bytes]:
 
 
 def moment(kind: int, value: float) -> Callable[[bytes], bytes]:
-    """Puts a value at the end of a section of moments."""
+    """Puts a value at the end of a section."""
     return lambda saved: changed(saved, kind, section(saved, kind)[1] - 4, struct.pack("<f", value))
 
 
@@ -158,6 +158,24 @@ def test_a_state_that_no_training_leaves_is_refused(name: str) -> None:
         with pytest.raises(CorruptCheckpoint, match=message):
             trainer.restore(change(saved))
         assert trainer.save() == saved
+
+
+def test_a_running_variance_below_0_is_refused() -> None:
+    """The state comes last among the values, the variance last of it."""
+    builder = nets.Builder(np.random.default_rng(0), (4,))
+    builder.linear(5, None)
+    builder.batch_norm()
+    builder.linear(3, None)
+    net = builder.net()
+    with Trainer.open(artifact(net)) as trainer:
+        saved = trainer.save()
+        with pytest.raises(CorruptCheckpoint, match="running variance below 0"):
+            trainer.restore(moment(VALUES, -0.5)(saved))
+        assert trainer.save() == saved
+    stored = net.stored.copy()
+    stored[-1] = -0.5
+    with pytest.raises(CorruptArtifact, match="INIT holds a running variance below 0"):
+        Trainer.open(artifact(net, init=stored.tobytes()))
 
 
 @pytest.mark.parametrize(
