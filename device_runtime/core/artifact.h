@@ -51,16 +51,30 @@ struct InputSpec {
   const float *mean, *inverse_std;  // [channels]
 };
 
-// The pattern of one parameter. Dense: no pointer is set. Else row_ptr and one of the columns are.
+// The pattern of one parameter. Dense, row-major: no pointer is set. Else row_ptr and one of the columns are, for blocks of
+// `block` rows that share their columns; the values of a block lie column by column.
 struct Matrix {
-  uint32_t rows, cols, nnz;
-  const uint32_t *row_ptr;    // [rows + 1]
-  const uint16_t *columns16;  // [nnz]
-  const uint32_t *columns32;  // [nnz]
+  uint32_t rows, cols, nnz, block;
+  const uint32_t *row_ptr;    // [rows / block + 1], in columns
+  const uint16_t *columns16;  // [nnz / block]
+  const uint32_t *columns32;  // likewise
 
   bool dense() const { return row_ptr == nullptr; }
   bool is_vector(uint32_t elements) const { return dense() && rows == elements && cols == 1; }
-  uint32_t row_begin(uint32_t row) const { return row_ptr ? row_ptr[row] : row * cols; }
+
+  // The first value of rows [row, ..); `row` begins a block.
+  uint32_t row_begin(uint32_t row) const { return dense() ? row * cols : block * row_ptr[row / block]; }
+
+  // Of any row: its first column, how many it has, and the value and column of entry k.
+  uint32_t column_begin(uint32_t row) const { return dense() ? 0 : row_ptr[row / block]; }
+  uint32_t entries(uint32_t row) const { return dense() ? cols : row_ptr[row / block + 1] - row_ptr[row / block]; }
+  uint32_t value(uint32_t row, uint32_t k) const {
+    return dense() ? row * cols + k : block * (row_ptr[row / block] + k) + row % block;
+  }
+  uint32_t column(uint32_t row, uint32_t k) const {
+    const uint32_t at = column_begin(row) + k;
+    return columns16 ? columns16[at] : columns32 ? columns32[at] : at;
+  }
 };
 
 struct Node {

@@ -129,6 +129,7 @@ Correlation forward_correlation(const ConvState &s, const Parameter &weight, con
   made.rows = c.out_channels;
   made.values = weight.values;
   made.offsets = offsets;
+  made.shared_rows = 1;
   made.rows_per_base = c.out_channels / c.groups;
   made.base_step = c.in_channels / c.groups * in.plane;
   made.height = c.h.out;
@@ -153,6 +154,9 @@ Correlation phase_correlation(const ConvState &s, const Parameter &weight, uint3
   made.transposed = s.transposed;
   made.first_row = c.phase_row(a, b);
   made.rows = c.in_channels;
+  made.shared_rows = weight.matrix.dense() ? c.in_channels / c.groups : 1;
+  made.shared_step = c.window();
+  made.code_step = c.window();
   made.values = weight.values;
   made.offsets = s.gradient_offsets;
   made.rows_per_base = c.in_channels;
@@ -205,6 +209,7 @@ const char *conv_broken_rule(const Artifact &artifact, const Node &node) {
   if (weight.rows != c.out_channels || weight.cols != uint64_t(c.in_channels) / c.groups * c.window()) {
     return "has a weight of another shape";
   }
+  if (c.out_channels / c.groups % weight.block != 0) return "has a weight in blocks that straddle its groups";
   if (node.param_count == 1) return nullptr;
   return artifact.matrix(node.params[1]).is_vector(weight.rows) ? nullptr : "has a bias of another shape";
 }
@@ -226,7 +231,9 @@ void *conv_lay_out(const Artifact &artifact, const Node &node, const MemoryPlan 
   ConvState *s = arena.take<ConvState>(kIndex, 1);
   int32_t *offsets = arena.take<int32_t>(kIndex, c.columns());
   int32_t *of_gradient = arena.take<int32_t>(kIndex, gradient_offsets);
-  const Transposition swapped = {c.phases() * c.in_channels + 1, c.out_channels * c.window(), conv_transposition, &c};
+  // Of a dense weight the input channels of a group differ by where their weights lie alone.
+  const Transposition swapped = {c.phases() * c.in_channels + 1, c.out_channels * c.window(),
+                                 w.dense() ? c.window() : w.cols, conv_transposition, &c};
   const Transposed *transposed = input_gradient && !plan.scatter ? lay_out_transposed(w, swapped, arena) : nullptr;
   if (s == nullptr) return nullptr;
   *s = {c, offsets, of_gradient, transposed, plan.scatter};

@@ -11,9 +11,7 @@ namespace {
 // Calls visit(entry, element of y) for each live entry of a row of the table; y's elements begin at `first`.
 template <typename Visit>
 void for_each_live(const Matrix &m, uint32_t row, Visit visit) {
-  for (uint32_t k = m.row_begin(row); k < m.row_begin(row + 1); ++k) {
-    visit(k, m.columns16 ? m.columns16[k] : m.columns32 ? m.columns32[k] : k - m.row_begin(row));
-  }
+  for (uint32_t k = 0; k < m.entries(row); ++k) visit(m.value(row, k), m.column(row, k));
 }
 
 }  // namespace
@@ -25,6 +23,7 @@ const char *embedding_broken_rule(const Artifact &artifact, const Node &node) {
   if (in.rank != 1 || out.rank != 2 || out.extent[0] != in.extent[0])
     return "needs an input of rank 1 and one row each";
   if (weight.cols != out.extent[1] || weight.rows > (1u << 24)) return "has a weight of another shape";
+  if (weight.block > 1) return "has a weight in blocks";
   const InputSpec &input = artifact.input;
   if (input.channels != 1 || input.mean[0] < 0 || input.mean[0] > 0 || input.inverse_std[0] < 1 ||
       input.inverse_std[0] > 1) {

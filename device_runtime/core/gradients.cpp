@@ -6,10 +6,10 @@
 namespace tkt {
 namespace {
 
-// The end of the rows from `first` on whose gradients fit the scratch together; one row always does.
+// The end of the rows from `first` on whose gradients fit the scratch together; one block of them always does.
 uint32_t end_of_what_fits(const Matrix &m, uint32_t first, uint32_t last, uint32_t floats) {
-  uint32_t end = first + 1;
-  while (end < last && m.row_begin(end + 1) - m.row_begin(first) <= floats) ++end;
+  uint32_t end = first + m.block;
+  while (end < last && m.row_begin(end + m.block) - m.row_begin(first) <= floats) end += m.block;
   return end;
 }
 

@@ -5,7 +5,7 @@
 
 namespace tkt {
 
-// Writes the gradients of rows [first, last) of a parameter to `out`, and at most 15 floats behind them.
+// Writes the gradients of rows [first, last) of a parameter to `out`; both are multiples of its block.
 using GradientFunction = void (*)(const void *context, uint32_t first, uint32_t last, float *out);
 
 void use_gradients(tkt_trainer &trainer, uint32_t param, uint32_t first, uint32_t last, GradientFunction compute,

@@ -25,13 +25,13 @@ struct Tensor {
   Place place;
 };
 
-// Rows of a transposed matrix: entry k has the weight values[from[k]] and reads the source that `codes` names. Narrow
-// indices where both fit.
+// Rows of a transposed matrix: entry k has the weight values[from[k]] and reads the source that `codes` names. Of a matrix
+// in blocks an entry has `block` weights side by side, for as many rows. Narrow indices where both fit.
 struct Transposed {
-  uint32_t rows, nnz;
+  uint32_t rows, entries, block;
   const uint32_t *row_ptr;           // [rows + 1]
-  const uint16_t *from16, *codes16;  // [nnz], or
-  const uint32_t *from32, *codes32;  // [nnz]
+  const uint16_t *from16, *codes16;  // [entries], or
+  const uint32_t *from32, *codes32;  // [entries]
 };
 
 // A correlation over images, all distances in vectors:
@@ -42,6 +42,9 @@ struct Correlation {
   const Matrix *weight;
   const Transposed *transposed;
   uint32_t first_row, rows;  // of the matrix; `row` above counts from first_row
+  // Of `transposed`: only every shared_rows-th row is stored, and the weights of row r of them lie r * shared_step behind
+  // its own. Row b of a block has the code of its first plus b * code_step.
+  uint32_t shared_rows, shared_step, code_step;
   const float *values, *bias;
   const int32_t *offsets;  // [code]
   uint32_t rows_per_base;  // base(row) = (first_row + row) / rows_per_base * base_step
@@ -116,7 +119,7 @@ struct LaneKernels {
   void (*scatter_product)(const Matrix &weight, const float *values, const Tensor &dy, const Tensor &dx,
                           uint32_t groups);
 
-  // Gradients of the entries of rows [first, last), the first at out[0]; up to 15 floats behind them may be written.
+  // Gradients of the entries of rows [first, last), the first at out[0].
   void (*weight_gradient)(const Matrix &weight, const Tensor &dy, const Tensor &x, uint32_t groups, uint32_t first,
                           uint32_t last, float *out);
 

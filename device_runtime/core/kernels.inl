@@ -1,5 +1,5 @@
 // The kernels over the vector types that the including file has defined for its instruction set: V1, V8 and V16, with
-// kGroupsAtOnce, kNonzerosAtOnce and kTilesAtOnce, as many as its registers hold of sixteen lanes. FORMAT.md, "Arithmetic",
+// kGroupsAtOnce, kNonzerosAtOnce, kTilesAtOnce and kRowsAtOnce, as many as its registers hold of sixteen lanes. FORMAT.md, "Arithmetic",
 // fixes every operation and its order; nothing here may be reassociated. Everything has internal linkage: code compiled
 // for one instruction set must never be shared with another file by the linker.
 #include "core/kernels.h"
@@ -9,7 +9,9 @@
 namespace tkt {
 namespace {
 
-// First: it has what the others share.
+// In this order: each has what the next ones share.
+#include "core/kernels_shared.inl"
+
 #include "core/kernels_linear.inl"
 
 #include "core/kernels_conv.inl"

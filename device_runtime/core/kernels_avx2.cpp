@@ -12,6 +12,7 @@ using V16 = Vec<Ymm, 2>;
 constexpr uint32_t kGroupsAtOnce = 1;    // four chains of two registers: 8 accumulators
 constexpr uint32_t kNonzerosAtOnce = 4;  // likewise
 constexpr uint32_t kTilesAtOnce = 4;     // likewise
+constexpr uint32_t kRowsAtOnce = 4;      // likewise
 
 }  // namespace
 }  // namespace tkt

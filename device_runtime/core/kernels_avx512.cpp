@@ -11,6 +11,7 @@ using V8 = Vec<Ymm, 1>;
 constexpr uint32_t kGroupsAtOnce = 2;     // four chains of two groups: 8 accumulators
 constexpr uint32_t kNonzerosAtOnce = 16;  // 16 accumulators
 constexpr uint32_t kTilesAtOnce = 16;     // likewise
+constexpr uint32_t kRowsAtOnce = 8;       // of two groups: 16 accumulators
 
 }  // namespace
 }  // namespace tkt

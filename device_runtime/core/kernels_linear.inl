@@ -1,5 +1,5 @@
-// Products with a sparse or dense matrix, and the gradient of its weights. The rows of W, of its transpose, and of dense
-// matrices look alike through Row types; a product keeps four chains so that no addition waits for the one before.
+// Linear products with a matrix, and the gradient of its weights. The rows of W and of its transpose look alike through Row
+// types; where they share no columns, a product keeps four chains so that no addition waits for the one before.
 
 // Walks the entries of one row: the weight and the element it multiplies of the entry `ahead` of the present one.
 template <typename Column>
@@ -20,14 +20,6 @@ struct TransposedRow {
   void advance(uint32_t entries) { from += entries, codes += entries; }
 };
 
-struct DenseRow {
-  const float *values;
-  size_t stride, column;
-  float weight(uint32_t ahead) const { return values[ahead * stride]; }
-  size_t source(uint32_t ahead) const { return column + ahead; }
-  void advance(uint32_t entries) { values += entries * stride, column += entries; }
-};
-
 template <typename Column>
 struct SparseRows {
   const Matrix &matrix;
@@ -46,20 +38,6 @@ struct TransposedRows {
   TransposedRow<Index> row(uint32_t row) const {
     return {values, from + matrix.row_ptr[row], codes + matrix.row_ptr[row]};
   }
-};
-
-struct DenseRows {
-  const Matrix &matrix;
-  const float *values;
-  uint32_t entries(uint32_t) const { return matrix.cols; }
-  DenseRow row(uint32_t row) const { return {values + size_t(row) * matrix.cols, 1, 0}; }
-};
-
-struct DenseColumns {
-  const Matrix &matrix;
-  const float *values;
-  uint32_t entries(uint32_t) const { return matrix.rows; }
-  DenseRow row(uint32_t column) const { return {values + column, matrix.cols, 0}; }
 };
 
 // One chain of each group: a = fma(w[k], x[source(k)], a).
@@ -92,15 +70,6 @@ TKT_INLINE void row_product(Row row, uint32_t entries, float start, const float 
   for (uint32_t g = 0; g < kGroups; ++g) y[g] = add(add(a0[g], a1[g]), add(a2[g], a3[g]));
 }
 
-// Where a product reads and writes, and which rows.
-struct ProductPlace {
-  const float *bias, *x;
-  float *y;
-  size_t x_stride, y_stride;
-  bool accumulate;
-  uint32_t first, last;
-};
-
 template <typename V, uint32_t kGroups, typename Rows>
 inline void product_of_groups(const Rows &rows, const ProductPlace &p, uint32_t group) {
   const float *x = p.x + group * p.x_stride;
@@ -127,43 +96,98 @@ inline void product_of_rows(const Rows &rows, const ProductPlace &place, uint32_
   for (; group < groups; ++group) product_of_groups<V, 1>(rows, place, group);
 }
 
+template <typename V, typename Column>
+inline void product_of_columns(const Matrix &m, const Column *columns, const float *values, const ProductPlace &place,
+                               uint32_t groups) {
+  if (m.block > 1) return product_of_shared<V>(BlockRows<Column>{m, columns, values}, place, groups);
+  product_of_rows<V>(SparseRows<Column>{m, columns, values}, place, groups);
+}
+
 template <typename V>
 void product(const Matrix &m, const float *values, const float *bias, const Tensor &x, const Tensor &y, uint32_t groups,
              uint32_t first, uint32_t last) {
   const ProductPlace place = {bias, x.data, y.data, x.group_stride, y.group_stride, false, first, last};
-  if (m.columns16) return product_of_rows<V>(SparseRows<uint16_t>{m, m.columns16, values}, place, groups);
-  if (m.columns32) return product_of_rows<V>(SparseRows<uint32_t>{m, m.columns32, values}, place, groups);
-  product_of_rows<V>(DenseRows{m, values}, place, groups);
+  if (m.dense()) return product_of_shared<V>(DenseRows{m, values}, place, groups);
+  if (m.columns16) return product_of_columns<V>(m, m.columns16, values, place, groups);
+  product_of_columns<V>(m, m.columns32, values, place, groups);
+}
+
+// One element of dx from the blocks of its column: chain i mod 4 takes row i of each, as if they were entries of their own.
+template <typename V, uint32_t kBlock, uint32_t kGroups, typename Index>
+TKT_INLINE void column_product(const Index *from, const Index *codes, uint32_t entries, const float *values,
+                               const float *x, size_t stride, V (&y)[kGroups]) {
+  V a[4][kGroups];
+  TKT_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
+    TKT_UNROLL
+    for (uint32_t g = 0; g < kGroups; ++g) a[i][g] = V::zero();
+  }
+  for (uint32_t k = 0; k < entries; ++k) {
+    const float *weight = values + from[k], *at = x + size_t(codes[k]) * V::kLanes;
+    TKT_UNROLL
+    for (uint32_t i = 0; i < kBlock; ++i) {
+      const V of_row = V::broadcast(weight[i]);
+      TKT_UNROLL
+      for (uint32_t g = 0; g < kGroups; ++g) {
+        a[i % 4][g] = fused(of_row, V::load(at + i * V::kLanes + g * stride), a[i % 4][g]);
+      }
+    }
+  }
+  TKT_UNROLL
+  for (uint32_t g = 0; g < kGroups; ++g) y[g] = add(add(a[0][g], a[1][g]), add(a[2][g], a[3][g]));
+}
+
+template <typename V, uint32_t kBlock, uint32_t kGroups, typename Index>
+inline void column_products(const Transposed &t, const Index *from, const Index *codes, const float *values,
+                            const ProductPlace &p, uint32_t group) {
+  const float *x = p.x + group * p.x_stride;
+  float *out = p.y + group * p.y_stride + size_t(p.first) * V::kLanes;
+  for (uint32_t r = p.first; r < p.last; ++r, out += V::kLanes) {
+    const uint32_t begin = t.row_ptr[r];
+    V y[kGroups];
+    column_product<V, kBlock>(from + begin, codes + begin, t.row_ptr[r + 1] - begin, values, x, p.x_stride, y);
+    TKT_UNROLL
+    for (uint32_t g = 0; g < kGroups; ++g) {
+      float *to = out + g * p.y_stride;
+      (p.accumulate ? add(V::load(to), y[g]) : y[g]).store(to);
+    }
+  }
+}
+
+template <typename V, uint32_t kBlock, typename Index>
+inline void product_of_columns_of_blocks(const Transposed &t, const Index *from, const Index *codes,
+                                         const float *values, const ProductPlace &place, uint32_t groups) {
+  uint32_t group = 0;
+  if constexpr (V::kLanes == kMaxLanes && kGroupsAtOnce > 1) {
+    for (; group + kGroupsAtOnce <= groups; group += kGroupsAtOnce) {
+      column_products<V, kBlock, kGroupsAtOnce>(t, from, codes, values, place, group);
+    }
+  }
+  for (; group < groups; ++group) column_products<V, kBlock, 1>(t, from, codes, values, place, group);
+}
+
+template <typename V, typename Index>
+inline void product_of_transposed(const Transposed &t, const Index *from, const Index *codes, const float *values,
+                                  const ProductPlace &place, uint32_t groups) {
+  if (t.block == 8) return product_of_columns_of_blocks<V, 8>(t, from, codes, values, place, groups);
+  if (t.block == 4) return product_of_columns_of_blocks<V, 4>(t, from, codes, values, place, groups);
+  product_of_rows<V>(TransposedRows<Index>{t, from, codes, values}, place, groups);
 }
 
 template <typename V>
 void transposed_product(const Transposed &t, const float *values, const Tensor &dy, const Tensor &dx, uint32_t groups,
                         bool accumulate, uint32_t first, uint32_t last) {
   const ProductPlace place = {nullptr, dy.data, dx.data, dy.group_stride, dx.group_stride, accumulate, first, last};
-  if (t.codes16) return product_of_rows<V>(TransposedRows<uint16_t>{t, t.from16, t.codes16, values}, place, groups);
-  product_of_rows<V>(TransposedRows<uint32_t>{t, t.from32, t.codes32, values}, place, groups);
+  if (t.codes16) return product_of_transposed<V>(t, t.from16, t.codes16, values, place, groups);
+  product_of_transposed<V>(t, t.from32, t.codes32, values, place, groups);
 }
 
 template <typename V>
 void dense_transposed_product(const Matrix &m, const float *values, const Tensor &dy, const Tensor &dx, uint32_t groups,
                               bool accumulate, uint32_t first, uint32_t last) {
   const ProductPlace place = {nullptr, dy.data, dx.data, dy.group_stride, dx.group_stride, accumulate, first, last};
-  product_of_rows<V>(DenseColumns{m, values}, place, groups);
+  product_of_shared<V>(DenseColumns{m, values}, place, groups);
 }
-
-// Where a weight gradient reads.
-struct GradientPlace {
-  const float *x;
-  size_t dy_stride, x_stride;
-  uint32_t groups;
-};
-
-// The columns of a dense row, used like a pointer to stored ones.
-struct Consecutive {
-  uint32_t first;
-  uint32_t operator[](uint32_t k) const { return first + k; }
-  Consecutive operator+(uint32_t k) const { return {first + k}; }
-};
 
 // kCount entries of one row: a = fma(dy, x[column], a) over the groups, then the sums over lanes. kGroups is 2 where
 // there are two, which need no loop.
@@ -191,8 +215,8 @@ TKT_INLINE void entry_gradients(Columns columns, const GradientPlace &p, const f
   sum_lanes<kCount>(a, out);
 }
 
-// The entries [k, end) of one row by blocks as large as the registers allow. A block may run on behind `end` as long as
-// there are columns: up to `limit`; what it writes there is replaced by the next row, or is scratch.
+// The entries [k, end) of one row, as many at once as the registers allow. That may run on behind `end` as far as there are
+// columns, up to `limit`; what it writes there is replaced by the next row.
 template <typename V, uint32_t kGroups, typename Columns>
 TKT_INLINE void row_gradients(Columns columns, uint32_t k, uint32_t end, uint32_t limit, const GradientPlace &p,
                               const float *dy, float *out) {
@@ -213,42 +237,72 @@ TKT_INLINE void row_gradients(Columns columns, uint32_t k, uint32_t end, uint32_
 }
 
 template <typename V, uint32_t kGroups, typename Column>
-void sparse_gradients(const Matrix &m, const Column *columns, const GradientPlace &place, const Tensor &dy,
-                      uint32_t first, uint32_t last, float *out) {
-  const uint32_t start = m.row_ptr[first];
+inline void sparse_gradients(const Matrix &m, const Column *columns, const GradientPlace &place, const Tensor &dy,
+                             uint32_t first, uint32_t last, float *out) {
+  const uint32_t start = m.row_ptr[first], limit = m.row_ptr[last] - start;
   for (uint32_t r = first; r < last; ++r) {
-    row_gradients<V, kGroups>(columns + start, m.row_ptr[r] - start, m.row_ptr[r + 1] - start, m.nnz - start, place,
+    row_gradients<V, kGroups>(columns + start, m.row_ptr[r] - start, m.row_ptr[r + 1] - start, limit, place,
                               dy.data + size_t(r) * V::kLanes, out);
   }
+}
+
+template <typename V>
+inline void dense_gradients(const Matrix &m, const GradientPlace &place, const float *dy, uint32_t count, float *out) {
+  constexpr uint32_t kRows = V::kLanes == kMaxLanes && kNonzerosAtOnce == 16 ? 4 : 2, kCount = kRows;
+  const Consecutive columns = {0};
+  for (; count >= kRows; count -= kRows, dy += kRows * V::kLanes, out += size_t(kRows) * m.cols) {
+    uint32_t k = 0;
+    for (; k + kCount <= m.cols; k += kCount) {
+      float sums[kRows * kCount];
+      shared_entry_gradients<V, kRows, kCount, false>(columns + k, place, dy, sums);
+      for (uint32_t i = 0; i < kRows; ++i) {
+        memcpy(out + size_t(i) * m.cols + k, sums + i * kCount, kCount * sizeof(float));
+      }
+    }
+    for (uint32_t i = 0; k < m.cols && i < kRows; ++i) {
+      row_gradients<V, 0>(columns, k, m.cols, m.cols, place, dy + i * V::kLanes, out + size_t(i) * m.cols);
+    }
+  }
+  for (; count > 0; --count, dy += V::kLanes, out += m.cols) {
+    row_gradients<V, 0>(columns, 0, m.cols, m.cols, place, dy, out);
+  }
+}
+
+template <typename V, typename Column>
+inline void gradients_of_columns(const Matrix &m, const Column *columns, const GradientPlace &place, const Tensor &dy,
+                                 uint32_t first, uint32_t last, float *out) {
+  if (m.block > 1) {
+    for (uint32_t row = first; row < last; row += m.block) {
+      block_gradients<V>(columns + m.column_begin(row), m.entries(row), m.block, place,
+                         dy.data + size_t(row) * V::kLanes, out + (m.row_begin(row) - m.row_begin(first)));
+    }
+    return;
+  }
+  if constexpr (V::kLanes == kMaxLanes && kGroupsAtOnce == 2) {  // the usual batch of 32, without a loop
+    if (place.groups == 2) return sparse_gradients<V, 2>(m, columns, place, dy, first, last, out);
+  }
+  sparse_gradients<V, 0>(m, columns, place, dy, first, last, out);
 }
 
 template <typename V>
 void weight_gradient(const Matrix &m, const Tensor &dy, const Tensor &x, uint32_t groups, uint32_t first, uint32_t last,
                      float *out) {
   const GradientPlace place = {x.data, dy.group_stride, x.group_stride, groups};
-  if (m.dense()) {
-    for (uint32_t r = first; r < last; ++r) {
-      const float *gradient = dy.data + size_t(r) * V::kLanes;
-      row_gradients<V, 0>(Consecutive{0}, 0, m.cols, m.cols, place, gradient, out + size_t(r - first) * m.cols);
-    }
-    return;
-  }
-  if (m.columns32) return sparse_gradients<V, 0>(m, m.columns32, place, dy, first, last, out);
-  if constexpr (V::kLanes == kMaxLanes && kGroupsAtOnce == 2) {  // the usual batch of 32, without a loop
-    if (groups == 2) return sparse_gradients<V, 2>(m, m.columns16, place, dy, first, last, out);
-  }
-  sparse_gradients<V, 0>(m, m.columns16, place, dy, first, last, out);
+  if (m.dense()) return dense_gradients<V>(m, place, dy.data + size_t(first) * V::kLanes, last - first, out);
+  if (m.columns16) return gradients_of_columns<V>(m, m.columns16, place, dy, first, last, out);
+  gradients_of_columns<V>(m, m.columns32, place, dy, first, last, out);
 }
 
 // dx += W^T dy by rows of W: one chain an element, in the order of the rows. Needs no transposed pattern.
-template <typename V, typename Rows>
-inline void scatter_rows(const Rows &rows, uint32_t row_count, const float *dy, float *dx) {
-  for (uint32_t r = 0; r < row_count; ++r, dy += V::kLanes) {
+template <typename V, typename Columns>
+inline void scatter_rows(const Matrix &m, Columns columns, const float *values, const float *dy, float *dx) {
+  for (uint32_t r = 0; r < m.rows; ++r, dy += V::kLanes) {
     const V gradient = V::load(dy);
-    const auto row = rows.row(r);
-    for (uint32_t k = 0, entries = rows.entries(r); k < entries; ++k) {
-      float *to = dx + row.source(k) * V::kLanes;
-      fused(V::broadcast(row.weight(k)), gradient, V::load(to)).store(to);
+    const Columns at = columns + m.column_begin(r);
+    const float *weight = values + m.value(r, 0);
+    for (uint32_t k = 0, entries = m.entries(r); k < entries; ++k, weight += m.block) {
+      float *to = dx + size_t(at[k]) * V::kLanes;
+      fused(V::broadcast(*weight), gradient, V::load(to)).store(to);
     }
   }
 }
@@ -258,12 +312,12 @@ void scatter_product(const Matrix &m, const float *values, const Tensor &dy, con
   for (uint32_t g = 0; g < groups; ++g) {
     const float *from = dy.data + g * dy.group_stride;
     float *to = dx.data + g * dx.group_stride;
-    if (m.columns16) {
-      scatter_rows<V>(SparseRows<uint16_t>{m, m.columns16, values}, m.rows, from, to);
-    } else if (m.columns32) {
-      scatter_rows<V>(SparseRows<uint32_t>{m, m.columns32, values}, m.rows, from, to);
+    if (m.dense()) {
+      scatter_rows<V>(m, Consecutive{0}, values, from, to);
+    } else if (m.columns16) {
+      scatter_rows<V>(m, m.columns16, values, from, to);
     } else {
-      scatter_rows<V>(DenseRows{m, values}, m.rows, from, to);
+      scatter_rows<V>(m, m.columns32, values, from, to);
     }
   }
 }

@@ -10,7 +10,7 @@ using V1 = Vec<Scalar, 1>;
 using V8 = Vec<Scalar, 8>;
 using V16 = Vec<Scalar, 16>;
 
-constexpr uint32_t kGroupsAtOnce = 1, kNonzerosAtOnce = 4, kTilesAtOnce = 4;
+constexpr uint32_t kGroupsAtOnce = 1, kNonzerosAtOnce = 4, kTilesAtOnce = 4, kRowsAtOnce = 4;
 
 }  // namespace
 }  // namespace tkt

@@ -20,7 +20,7 @@ const char *linear_broken_rule(const Artifact &artifact, const Node &node) {
 void *linear_lay_out(const Artifact &artifact, const Node &node, const MemoryPlan &plan, Arena &arena) {
   const Matrix w = artifact.matrix(node.params[0]);
   if (!plan.needs_gradient[node.inputs[0]] || plan.scatter || w.dense()) return nullptr;
-  const Transposition swapped = {w.cols, w.rows,
+  const Transposition swapped = {w.cols, w.rows, w.cols,
                                  [](const void *, uint32_t row, uint32_t column, uint32_t *to_row, uint32_t *code) {
                                    *to_row = column;
                                    *code = row;

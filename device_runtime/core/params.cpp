@@ -8,7 +8,11 @@ namespace {
 constexpr uint32_t kHeadBytes = 8, kRecordBytes = 24;
 constexpr uint64_t kMaxElements = 1u << 28;
 
-enum Encoding : uint32_t { kDense = 0, kColumns16 = 1, kColumns32 = 2 };
+// Columns of 16 bits are odd, of 32 bits even.
+enum Encoding : uint32_t { kDense = 0, kSingle16, kSingle32, kBlocks4of16, kBlocks4of32, kBlocks8of16, kBlocks8of32 };
+
+uint32_t block_of(uint32_t encoding) { return encoding >= kBlocks8of16 ? 8 : encoding >= kBlocks4of16 ? 4 : 1; }
+bool is_narrow(uint32_t encoding) { return encoding % 2 == 1; }
 
 struct Record {
   uint32_t encoding, rows, cols, nnz, row_ptr, col_idx;
@@ -31,10 +35,11 @@ bool take_array(const Section &pattern, uint32_t at, uint64_t bytes, uint64_t *e
 
 template <typename Column>
 bool rows_are_sorted(const Matrix &m, const Column *columns) {
-  if (m.row_ptr[0] != 0 || m.row_ptr[m.rows] != m.nnz) return false;
-  for (uint32_t r = 0; r < m.rows; ++r) {
-    uint32_t begin = m.row_ptr[r], end = m.row_ptr[r + 1];
-    if (begin > end || end > m.nnz) return false;
+  const uint32_t blocks = m.rows / m.block, count = m.nnz / m.block;
+  if (m.row_ptr[0] != 0 || m.row_ptr[blocks] != count) return false;
+  for (uint32_t b = 0; b < blocks; ++b) {
+    uint32_t begin = m.row_ptr[b], end = m.row_ptr[b + 1];
+    if (begin > end || end > count) return false;
     for (uint32_t k = begin; k < end; ++k) {
       if (columns[k] >= m.cols || (k > begin && columns[k] <= columns[k - 1])) return false;
     }
@@ -43,12 +48,16 @@ bool rows_are_sorted(const Matrix &m, const Column *columns) {
 }
 
 tkt_status check_sparse(const Artifact &a, uint32_t param, const Record &r, uint64_t *end, tkt_error *error) {
-  uint64_t width = r.encoding == kColumns16 ? 2 : 4;
-  bool placed = take_array(a.pattern, r.row_ptr, 4 * (uint64_t(r.rows) + 1), end) &&
-                take_array(a.pattern, r.col_idx, width * r.nnz, end);
+  const uint64_t block = block_of(r.encoding), width = is_narrow(r.encoding) ? 2 : 4;
+  if (r.rows % block != 0 || r.nnz % block != 0) {
+    return corrupt(error, "parameter ", param, " has ", r.nnz, " values in ", r.rows, " rows, which are not blocks of ",
+                   block);
+  }
+  bool placed = take_array(a.pattern, r.row_ptr, 4 * (r.rows / block + 1), end) &&
+                take_array(a.pattern, r.col_idx, width * (r.nnz / block), end);
   if (!placed) return corrupt(error, "parameter ", param, ": its pattern is not where PATTERN must have it");
   Matrix m = a.matrix(param);
-  bool sound = r.nnz >= 1 && (r.encoding == kColumns32 || r.cols <= 65536) &&
+  bool sound = r.nnz >= 1 && (!is_narrow(r.encoding) || r.cols <= 65536) &&
                (m.columns16 ? rows_are_sorted(m, m.columns16) : rows_are_sorted(m, m.columns32));
   return sound ? TKT_OK : corrupt(error, "parameter ", param, ": its rows or columns are not in order");
 }
@@ -56,7 +65,7 @@ tkt_status check_sparse(const Artifact &a, uint32_t param, const Record &r, uint
 tkt_status check_param(const Artifact &a, uint32_t param, uint64_t *end, tkt_error *error) {
   Record r = read_record(a.params, param);
   uint64_t elements = uint64_t(r.rows) * r.cols;
-  if (r.rows < 1 || r.cols < 1 || elements > kMaxElements || r.encoding > kColumns32) {
+  if (r.rows < 1 || r.cols < 1 || elements > kMaxElements || r.encoding > kBlocks8of32) {
     return corrupt(error, "parameter ", param, " has encoding ", r.encoding, " and shape (", r.rows, ", ", r.cols,
                    "), which may not be");
   }
@@ -69,12 +78,12 @@ tkt_status check_param(const Artifact &a, uint32_t param, uint64_t *end, tkt_err
 
 Matrix Artifact::matrix(uint32_t param) const {
   Record r = read_record(params, param);
-  Matrix m = {r.rows, r.cols, r.nnz, nullptr, nullptr, nullptr};
+  Matrix m = {r.rows, r.cols, r.nnz, block_of(r.encoding), nullptr, nullptr, nullptr};
   if (r.encoding == kDense) return m;
   const uint8_t *columns = pattern.data + r.col_idx;
   m.row_ptr = reinterpret_cast<const uint32_t *>(pattern.data + r.row_ptr);
-  if (r.encoding == kColumns16) m.columns16 = reinterpret_cast<const uint16_t *>(columns);
-  if (r.encoding == kColumns32) m.columns32 = reinterpret_cast<const uint32_t *>(columns);
+  if (is_narrow(r.encoding)) m.columns16 = reinterpret_cast<const uint16_t *>(columns);
+  if (!is_narrow(r.encoding)) m.columns32 = reinterpret_cast<const uint32_t *>(columns);
   return m;
 }
 

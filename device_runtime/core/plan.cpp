@@ -9,8 +9,7 @@
 namespace tkt {
 namespace {
 
-constexpr uint32_t kScratchFloats = 256,
-                   kOverrun = 16;  // what a kernel may write behind the last gradient it was asked for
+constexpr uint32_t kScratchFloats = 256;
 
 float *at_unit(float *block, uint32_t units, uint32_t groups) { return block + size_t(units) * groups * kUnitFloats; }
 
@@ -43,13 +42,14 @@ void lay_out_nodes(const Artifact &artifact, const MemoryPlan &plan, Arena &aren
   if (trainer) trainer->nodes = states;
 }
 
+// The values of the largest row or block of rows.
 uint32_t longest_row(const Artifact &artifact) {
   uint32_t longest = 1;
   for (uint32_t i = 0; i < artifact.parameter_count; ++i) {
     const Matrix m = artifact.matrix(i);
-    for (uint32_t r = 0; r < m.rows; ++r) {
-      const uint32_t entries = m.row_begin(r + 1) - m.row_begin(r);
-      longest = longest > entries ? longest : entries;
+    for (uint32_t r = 0; r < m.rows; r += m.block) {
+      const uint32_t values = m.block * m.entries(r);
+      longest = longest > values ? longest : values;
       if (m.dense()) break;
     }
   }
@@ -63,7 +63,7 @@ void lay_out_values(const Artifact &artifact, const tkt_options &options, Arena 
   const uint32_t scratch_floats = longest > kScratchFloats ? longest : kScratchFloats;
   float *values = arena.take<float>(kValues, artifact.value_count);
   float *gradients = in_place ? nullptr : arena.take<float>(kGradients, trained);
-  float *scratch = needs_scratch ? arena.take<float>(kGradients, uint64_t(scratch_floats) + kOverrun) : nullptr;
+  float *scratch = needs_scratch ? arena.take<float>(kGradients, scratch_floats) : nullptr;
   float *moment[2] = {};
   for (uint32_t i = 0; i < moments; ++i) moment[i] = arena.take<float>(kOptimizer, trained);
   Parameter *params = arena.take<Parameter>(kBookkeeping, artifact.parameter_count);

@@ -4,18 +4,14 @@
 namespace tkt {
 namespace {
 
-uint32_t column_of(const Matrix &m, uint32_t row, uint32_t k) {
-  if (m.columns16) return m.columns16[k];
-  return m.columns32 ? m.columns32[k] : k - row * m.cols;
-}
-
 template <typename Visit>
 void for_each_entry(const Matrix &m, const Transposition &t, Visit visit) {
-  for (uint32_t r = 0; r < m.rows; ++r) {
-    for (uint32_t k = m.row_begin(r); k < m.row_begin(r + 1); ++k) {
+  for (uint32_t r = 0; r < m.rows; r += m.block) {
+    for (uint32_t k = 0; k < m.entries(r); ++k) {
       uint32_t row, code;
-      t.map(t.context, r, column_of(m, r, k), &row, &code);
-      visit(k, row, code);
+      if (m.column(r, k) >= t.columns) break;
+      t.map(t.context, r, m.column(r, k), &row, &code);
+      visit(m.value(r, k), row, code);
     }
   }
 }
@@ -37,16 +33,17 @@ void fill(const Matrix &m, const Transposition &t, uint32_t *starts, Index *from
 
 Transposed *lay_out_transposed(const Matrix &m, const Transposition &t, Arena &arena) {
   const bool narrow = m.nnz <= 65536 && t.codes <= 65536;
+  const uint32_t entries = m.dense() ? m.rows * t.columns : m.nnz / m.block;
   Transposed *made = arena.take<Transposed>(kIndex, 1);
   uint32_t *starts = arena.take<uint32_t>(kIndex, uint64_t(t.rows) + 1);
-  uint16_t *from16 = narrow ? arena.take<uint16_t>(kIndex, m.nnz) : nullptr;
-  uint16_t *codes16 = narrow ? arena.take<uint16_t>(kIndex, m.nnz) : nullptr;
-  uint32_t *from32 = narrow ? nullptr : arena.take<uint32_t>(kIndex, m.nnz);
-  uint32_t *codes32 = narrow ? nullptr : arena.take<uint32_t>(kIndex, m.nnz);
+  uint16_t *from16 = narrow ? arena.take<uint16_t>(kIndex, entries) : nullptr;
+  uint16_t *codes16 = narrow ? arena.take<uint16_t>(kIndex, entries) : nullptr;
+  uint32_t *from32 = narrow ? nullptr : arena.take<uint32_t>(kIndex, entries);
+  uint32_t *codes32 = narrow ? nullptr : arena.take<uint32_t>(kIndex, entries);
   if (made == nullptr) return nullptr;
   if (narrow) fill(m, t, starts, from16, codes16);
   if (!narrow) fill(m, t, starts, from32, codes32);
-  *made = {t.rows, m.nnz, starts, from16, codes16, from32, codes32};
+  *made = {t.rows, entries, m.block, starts, from16, codes16, from32, codes32};
   return made;
 }
 

@@ -10,6 +10,7 @@ namespace tkt {
 // Where entries go: transposed row and code of the entry at (row, column).
 struct Transposition {
   uint32_t rows, codes;  // of the transposed matrix; codes are below `codes`
+  uint32_t columns;      // those before it are transposed alone
   void (*map)(const void *context, uint32_t row, uint32_t column, uint32_t *transposed_row, uint32_t *code);
   const void *context;
 };

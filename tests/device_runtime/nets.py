@@ -32,17 +32,13 @@ class Builder:
     def last(self) -> int:
         return len(self.shapes) - 1
 
-    def linear(self, out: int, density: float | None, *, bias: bool = True, wide: bool = False) -> int:
+    def linear(self, out: int, density: float | None, *, bias: bool = True, wide: bool = False, block: int = 1) -> int:
         """density None stores the weight dense; else rows are live at random, the first full, the second empty."""
         (features,) = self.shapes[-1]
-        live = np.ones((out, features), bool)
-        if density is not None:
-            live = self.random.random((out, features)) < density
-            live[0] = True
-            live[1:2] = False
+        live = self._live(out, features, density, block)
         scale = np.sqrt(2.0 / np.maximum(live.sum(axis=1, keepdims=True), 1))
         values = np.where(live, self.random.standard_normal(live.shape) * scale, 0.0).astype(np.float32)
-        self.params.append(Param(values, None if density is None else live, wide))
+        self.params.append(Param(values, None if density is None else live, wide, block))
         used = [len(self.params) - 1]
         if bias:
             self.params.append(Param((self.random.standard_normal((out, 1)) * 0.1).astype(np.float32)))
@@ -61,19 +57,16 @@ class Builder:
         groups: int = 1,
         bias: bool = True,
         wide: bool = False,
+        block: int = 1,
     ) -> int:
         """Over the last buffer, (channels, length) or (channels, height, width); the first row full, the second empty."""
         channels, *sizes = self.shapes[-1]
         windows = _windows(len(sizes), kernel, stride, pad, dilation)
         (k_h, k_w), (s_h, s_w), (p_h, p_w), (d_h, d_w) = windows
-        live = np.ones((out, channels // groups * k_h * k_w), bool)
-        if density is not None:
-            live = self.random.random(live.shape) < density
-            live[0] = True
-            live[1:2] = False
+        live = self._live(out, channels // groups * k_h * k_w, density, block)
         scale = np.sqrt(2.0 / np.maximum(live.sum(axis=1, keepdims=True), 1))
         values = np.where(live, self.random.standard_normal(live.shape) * scale, 0.0).astype(np.float32)
-        used = [self._param(Param(values, None if density is None else live, wide))]
+        used = [self._param(Param(values, None if density is None else live, wide, block))]
         if bias:
             used.append(self._vector(out, 0.1))
         shape = (out, *_window_shape(sizes, *windows))
@@ -137,6 +130,16 @@ class Builder:
         trained = len(self.params)
         nodes = tuple(replace(n, params=tuple(p if p >= 0 else trained - p - 1 for p in n.params)) for n in self.nodes)
         return Net(tuple(self.shapes), nodes, (*self.params, *self.state), **fields)
+
+    def _live(self, rows: int, cols: int, density: float | None, block: int) -> NDArray[np.bool_]:
+        """The first block of rows full, the second empty, the others at random."""
+        blocks = -(-rows // block)
+        live = np.ones((blocks, cols), bool)
+        if density is not None:
+            live = self.random.random((blocks, cols)) < density
+            live[0] = True
+            live[1:2] = False
+        return np.repeat(live, block, axis=0)[:rows]
 
     def _param(self, param: Param) -> int:
         self.params.append(param)

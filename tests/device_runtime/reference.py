@@ -85,11 +85,7 @@ def loss_and_gradients(net: Net, x: NDArray[np.float32], y: Targets) -> tuple[fl
 
 def stored(net: Net, matrices: list[Doubles], *, state: bool = False) -> Doubles:
     """Dense matrices -> the floats that an artifact keeps; running statistics only with `state`."""
-    parts = [
-        m.ravel() if p.mask is None else m[p.mask]
-        for p, m in zip(net.params, matrices, strict=True)
-        if state or not p.state
-    ]
+    parts = [p.ordered(m) for p, m in zip(net.params, matrices, strict=True) if state or not p.state]
     return np.concatenate(parts)
 
 

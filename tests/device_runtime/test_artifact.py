@@ -213,7 +213,8 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "a parameter that is not there": lambda: patched(GRAPH, _node_at(1) + 12, "<I", 99),
     "no parameters": lambda: patched(PARAMS, 0, "<I", 0),
     "reserved params": lambda: patched(PARAMS, 4, "<I", 1),
-    "encoding 3": lambda: patched(PARAMS, 8, "<I", 3),
+    "encoding 7": lambda: patched(PARAMS, 8, "<I", 7),
+    "blocks that are none": lambda: patched(PARAMS, 8, "<I", 3),
     "rows 0": lambda: patched(PARAMS, 12, "<I", 0),
     "rows times cols": lambda: patched(PARAMS, 12, "<2I", 2**20, 2**20),
     "nnz": lambda: patched(PARAMS, 20, "<I", 1),
@@ -299,11 +300,22 @@ SOUND: dict[str, Callable[[], bytes]] = {
     "concat": node(ops.CONCAT, IMAGE, (4, 5, 5), inputs=2),
     "softmax": node(ops.SOFTMAX, (6,), (6,)),
     "global_avg_pool": node(ops.GLOBAL_AVG_POOL, IMAGE, (2,)),
+    "conv in blocks": lambda: conv_in_blocks(1),
 }
 
 
 def conv_with(place: int, value: int) -> Callable[[], bytes]:
     return node(ops.CONV, IMAGE, MAPS, *CONV[:place], value, *CONV[place + 1 :], **KERNEL)
+
+
+def conv_in_blocks(groups: int) -> bytes:
+    b = Builder(np.random.default_rng(0), (4,))
+    b.linear(100, None)
+    b.reshape(4, 5, 5)
+    b.conv(12, 3, 0.5, groups=groups, block=4)
+    b.flatten()
+    b.linear(2, None)
+    return artifact(b.net())
 
 
 BROKEN_NODES: dict[str, Callable[[], bytes]] = {
@@ -313,6 +325,7 @@ BROKEN_NODES: dict[str, Callable[[], bytes]] = {
         for value in (0, 7, 2**31)
         if value or place not in (4, 5)
     },
+    "conv in blocks that straddle groups": lambda: conv_in_blocks(2),
     "conv of rank 1": node(ops.CONV, (50,), MAPS, *CONV, **KERNEL),
     "conv that changes the rank": node(ops.CONV, IMAGE, (4, 9), *CONV, **KERNEL),
     "conv output": node(ops.CONV, IMAGE, (4, 3, 4), *CONV, **KERNEL),
@@ -362,6 +375,22 @@ def test_the_nodes_that_are_broken_below_are_sound_before(name: str) -> None:
 def test_a_node_that_breaks_a_rule_is_refused(name: str) -> None:
     with pytest.raises(CorruptArtifact, match=rf"node 2 \({name.removeprefix('an ').split()[0]}\)"):
         inspect(BROKEN_NODES[name]())
+
+
+def test_a_table_in_blocks_is_refused() -> None:
+    b = Builder(np.random.default_rng(0), (6,))
+    b.embedding(8, 3, 0.9)
+    b.flatten()
+    b.linear(2, None)
+    net = b.net()
+    mask = np.ones((8, 3), bool)
+    for block in (1, 4):
+        content = artifact(replace(net, params=(replace(net.params[0], mask=mask, block=block), *net.params[1:])))
+        if block == 1:
+            inspect(content)
+        else:
+            with pytest.raises(CorruptArtifact, match=r"node 0 \(embedding\) has a weight in blocks"):
+                inspect(content)
 
 
 def norm_net() -> Net:

@@ -108,6 +108,8 @@ CASES: dict[str, Callable[[], Net]] = {
     "linear dense": around((6,), lambda b: b.linear(7, None)),
     "linear sparse": around((6,), lambda b: b.linear(9, 0.4, bias=False)),
     "linear 32-bit columns": around((6,), lambda b: b.linear(9, 0.4, wide=True)),
+    "linear in blocks of 4": around((6,), lambda b: b.linear(16, 0.4, block=4)),
+    "linear in blocks of 8": around((6,), lambda b: b.linear(24, 0.4, block=8, wide=True, bias=False)),
     "conv 3x3": conv((3, 6, 5), 5, 3, pad=1),
     "conv dense": conv((3, 6, 5), 5, 3, None, pad=1),
     "conv 32-bit columns": conv((3, 6, 5), 5, 3, wide=True),
@@ -120,6 +122,9 @@ CASES: dict[str, Callable[[], Net]] = {
     "conv groups": conv((4, 5, 5), 6, 3, groups=2, pad=1),
     "conv depthwise": conv((6, 5, 5), 6, 3, None, groups=6, pad=1, stride=2),
     "conv depthwise multiplier": conv((3, 5, 5), 6, 3, groups=3, pad=1),
+    "conv in blocks of 4": conv((3, 6, 5), 12, 3, pad=1, block=4),
+    "conv in blocks of 8": conv((4, 7, 6), 16, 3, pad=1, stride=2, groups=2, block=8, wide=True),
+    "conv dense of many": conv((6, 6, 7), 10, 3, None, pad=1, groups=2),
     "conv 1x1": conv((5, 4, 4), 7, 1, 0.6),
     "conv of a single pixel": conv((3, 1, 1), 4, 1),
     "conv wide lines": conv((2, 3, 37), 3, 3, pad=1),
@@ -243,13 +248,13 @@ def test_the_reference_equals_finite_differences(name: str) -> None:
     _, gradients = reference.loss_and_gradients(net, x, y)
     position, width = 0, 1e-6
     for param in (p for p in net.params if not p.state):
-        live = np.argwhere(np.ones(param.values.shape, bool) if param.mask is None else param.mask)
+        live = param.ordered(np.arange(param.values.size).reshape(param.values.shape))
         doubles = param.values.astype(np.float64)
         for number in range(0, len(live), max(1, len(live) // 5)):
             losses = []
             for sign in (1, -1):
                 moved = doubles.copy()
-                moved[tuple(live[number])] += sign * width
+                moved.flat[live[number]] += sign * width
                 losses.append(reference.numpy_loss(net, _forward_with(net, x, param, moved), y)[0])
             difference = (losses[0] - losses[1]) / (2 * width)
             assert gradients[position + number] == pytest.approx(difference, rel=1e-4, abs=1e-7)

@@ -25,22 +25,32 @@ CROSS_ENTROPY, MSE, BCE = 1, 2, 3
 CONSTANT, STEP, COSINE, LINEAR_DECAY = range(4)
 ARTIFACT_MAGIC = bytes.fromhex("89544B540D0A1A0A")
 CHECKPOINT_MAGIC = bytes.fromhex("89544B430D0A1A0A")
+ENCODINGS = {1: 1, 4: 3, 8: 5}  # of blocks with u16 columns
 CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS = range(1, 10)
 
 
 @dataclass(frozen=True)
 class Param:
-    """A matrix (rows, cols); `mask` None writes it dense, else as CSR, with u32 columns if `wide`."""
+    """A matrix (rows, cols); `mask` None writes it dense, else as CSR of blocks of rows, with u32 columns if `wide`."""
 
     values: Floats
     mask: NDArray[np.bool_] | None = None
     wide: bool = False
+    block: int = 1  # 1, 4 or 8 rows that share their columns
     state: bool = False  # running statistics: no gradient
 
     @property
     def stored(self) -> Floats:
         """What the artifact keeps, in its order."""
-        return self.values.ravel() if self.mask is None else self.values[self.mask]
+        return self.ordered(self.values)
+
+    def ordered(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """The stored entries of a matrix of this shape, in the artifact's order: a block column by column."""
+        if self.mask is None:
+            return matrix.ravel()
+        rows, cols = matrix.shape
+        by_block = (rows // self.block, self.block, cols)
+        return matrix.reshape(by_block).swapaxes(1, 2)[self.mask.reshape(by_block).swapaxes(1, 2)]
 
 
 @dataclass(frozen=True)
@@ -196,12 +206,13 @@ def _pattern_and_params(params: tuple[Param, ...]) -> tuple[bytes, bytes]:
         if param.mask is None:
             records += struct.pack("<6I", 0, rows, cols, rows * cols, 0, 0)
             continue
-        row_ptr = np.concatenate([[0], np.cumsum(param.mask.sum(axis=1))]).astype("<u4").tobytes()
-        columns = np.nonzero(param.mask)[1].astype("<u4" if param.wide else "<u2").tobytes()
+        blocks = param.mask[:: param.block]
+        row_ptr = np.concatenate([[0], np.cumsum(blocks.sum(axis=1))]).astype("<u4").tobytes()
+        columns = np.nonzero(blocks)[1].astype("<u4" if param.wide else "<u2").tobytes()
         starts = []
         for words in (row_ptr, columns):
             pattern += bytes(-len(pattern) % 4)
             starts.append(len(pattern))
             pattern += words
-        records += struct.pack("<6I", 2 if param.wide else 1, rows, cols, int(param.mask.sum()), *starts)
+        records += struct.pack("<6I", ENCODINGS[param.block] + param.wide, rows, cols, int(param.mask.sum()), *starts)
     return pattern, records
