@@ -89,6 +89,7 @@ def _command(subparsers: Subparsers, name: str, summary: str, *, data: bool = Tr
     _option(parser, "--json", "print exactly one JSON object on stdout", action="store_true")
     _option(parser, "--quiet", "no progress on stderr", action="store_true")
     _option(parser, "--batch", "samples a step (default: the recipe's)", type=int, metavar="N")
+    _option(parser, "--threads", "that share a step; results do not depend on it", type=int, default=1)
     _option(parser, "--kernels", "all give the same bits", choices=list(KERNELS), default="auto")
     _option(parser, "--budget-bytes", "refuse to take more memory than this", type=int, metavar="B")
     _option(parser, "--start", "the artifact's values to start from", choices=list(STARTS), default="init")

@@ -24,6 +24,7 @@ class Options:
     schedule_steps: int
     schedule_factor: float
     micro_batch: int
+    threads: int
     store_gradients: int
     seed: int
     budget_bytes: int

@@ -8,6 +8,7 @@
 #include "core/plan.h"
 #include "core/sampler.h"
 #include "core/step.h"
+#include "core/threads.h"
 
 using namespace tkt;
 
@@ -192,7 +193,16 @@ tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const tkt_optio
   *trainer = lay_out(p.artifact, p.options, p.memory, memory);
   (*trainer)->kernels = kernels;
   (*trainer)->lane_kernels = &kernels->lanes[lane_index((*trainer)->lanes)];
-  return TKT_OK;
+  if (start_team((*trainer)->team)) return TKT_OK;
+  *trainer = nullptr;
+  return fail(error, TKT_INVALID_INPUT, "threads is ", options->threads,
+              ", but the system gives no more of them; ask for fewer");
+}
+
+void tkt_close(tkt_trainer *trainer) {
+  if (trainer == nullptr) return;
+  stop_team(trainer->team);
+  trainer->team = nullptr;
 }
 
 tkt_status tkt_next_batch(tkt_trainer *trainer, uint32_t sample_count, uint32_t *indices, uint32_t *count,

@@ -95,6 +95,7 @@ class Trainer:
         schedule_factor: float | None = None,
         micro_batch: int | None = None,
         store_gradients: bool = False,
+        threads: int = 1,
         seed: int = 0,
         budget_bytes: int | None = None,
         kernels: str = "auto",
@@ -104,7 +105,7 @@ class Trainer:
 
         `optimizer` sgd, adam or adamw; `schedule` constant, step, cosine or linear; `start` init or trained; `seed` fixes
         the sample order and dropout. Over `budget_bytes` a batch is worked through in ever smaller parts, `micro_batch`
-        samples each. Plain SGD keeps no gradients unless `store_gradients`.
+        samples each. Plain SGD keeps no gradients unless `store_gradients`. Results do not depend on `threads`.
         Raises CorruptArtifact, IncompatibleArtifact, UnsupportedOp, BudgetExceeded, InvalidInput, OSError.
         """
         artifact = read_artifact(source)
@@ -127,6 +128,7 @@ class Trainer:
             schedule_factor=schedule_factor,
             micro_batch=micro_batch,
             store_gradients=store_gradients,
+            threads=threads,
             seed=seed,
             budget_bytes=budget_bytes,
             kernels=kernels,

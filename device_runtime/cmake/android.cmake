@@ -1,5 +1,5 @@
 # What the Android toolchain files share: clang-14 and lld-14 in the place of the NDK, with stand-ins for its C headers and
-# its libc.so (android-stand-in/), since the runtime needs four functions of it. With the NDK at hand use the NDK's own
+# its libc.so (android-stand-in/), since the runtime needs few functions of it. With the NDK at hand use the NDK's own
 # toolchain file instead; sources and flags are the same.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_C_COMPILER clang-14)

@@ -7,6 +7,7 @@
 #include "core/memory_plan.h"
 #include "core/node_functions.h"
 #include "core/step.h"
+#include "core/threads.h"
 #include "core/transposed.h"
 
 namespace tkt {
@@ -174,6 +175,16 @@ Correlation phase_correlation(const ConvState &s, const Parameter &weight, uint3
   return made;
 }
 
+// Rows [first, last) alone.
+void take_rows(Correlation *c, uint32_t first, uint32_t last) {
+  c->first_row += first;
+  c->rows = last - first;
+  c->out_origin += first * c->out_plane;
+  if (c->bias) c->bias += first;
+}
+
+uint64_t positions(const Conv &c) { return uint64_t(c.h.out) * c.w.out; }
+
 void input_gradient(tkt_trainer &trainer, const NodeState &node, const ConvState &s, const Parameter &weight) {
   const Tensor dy = trainer.gradient(node.output);
   if (s.scatter) {
@@ -184,12 +195,16 @@ void input_gradient(tkt_trainer &trainer, const NodeState &node, const ConvState
   }
   const Contribution dx = contribution(trainer, node.inputs[0]);
   if (!dx.wanted) return;
-  for (uint32_t a = 0; a < s.conv.h.phase_count(); ++a) {
-    for (uint32_t b = 0; b < s.conv.w.phase_count(); ++b) {
-      const Correlation c = phase_correlation(s, weight, a, b, dy.place, dx.into.place, trainer.lanes, dx.accumulate);
-      trainer.lane_kernels->correlate(c, dy, dx.into, trainer.groups);
+  const uint64_t cost = weight.matrix.nnz * positions(s.conv) * trainer.groups;
+  range_in_parts(trainer, s.conv.in_channels, 4, cost, [&](uint32_t first, uint32_t last) {
+    for (uint32_t a = 0; a < s.conv.h.phase_count(); ++a) {
+      for (uint32_t b = 0; b < s.conv.w.phase_count(); ++b) {
+        Correlation c = phase_correlation(s, weight, a, b, dy.place, dx.into.place, trainer.lanes, dx.accumulate);
+        take_rows(&c, first, last);
+        trainer.lane_kernels->correlate(c, dy, dx.into, trainer.groups);
+      }
     }
-  }
+  });
 }
 
 }  // namespace
@@ -246,9 +261,14 @@ void *conv_lay_out(const Artifact &artifact, const Node &node, const MemoryPlan 
 void conv_forward(tkt_trainer &trainer, const NodeState &node) {
   const ConvState &s = *static_cast<const ConvState *>(node.own);
   const Tensor x = trainer.data(node.inputs[0]), y = trainer.data(node.output);
-  Correlation c = forward_correlation(s, trainer.params[node.params[0]], s.offsets, x.place, y.place, trainer.lanes);
-  if (node.param_count == 2) c.bias = trainer.params[node.params[1]].values;
-  trainer.lane_kernels->correlate(c, x, y, trainer.groups);
+  const Parameter &weight = trainer.params[node.params[0]];
+  const uint64_t vectors = positions(s.conv) * trainer.groups;
+  rows_in_parts(trainer, weight.matrix, vectors, [&](uint32_t first, uint32_t last) {
+    Correlation c = forward_correlation(s, weight, s.offsets, x.place, y.place, trainer.lanes);
+    if (node.param_count == 2) c.bias = trainer.params[node.params[1]].values;
+    take_rows(&c, first, last);
+    trainer.lane_kernels->correlate(c, x, y, trainer.groups);
+  });
 }
 
 // The input's gradient first: it needs the weights as they were.
@@ -257,15 +277,14 @@ void conv_backward(tkt_trainer &trainer, const NodeState &node) {
   const Parameter &weight = trainer.params[node.params[0]];
   const Tensor x = trainer.data(node.inputs[0]), dy = trainer.gradient(node.output);
   input_gradient(trainer, node, s, weight);
-  use_gradients(trainer, node.params[0], [&](uint32_t first, uint32_t last, float *out) {
+  const uint64_t vectors = positions(s.conv) * trainer.groups;
+  use_gradients(trainer, node.params[0], vectors, [&](uint32_t first, uint32_t last, float *out) {
     Correlation c = forward_correlation(s, weight, s.offsets, x.place, dy.place, trainer.lanes);
-    c.first_row = first;
-    c.rows = last - first;
-    c.out_origin += first * c.out_plane;
+    take_rows(&c, first, last);
     trainer.lane_kernels->correlation_gradient(c, x, dy, trainer.groups, out);
   });
   if (node.param_count == 1) return;
-  use_gradients(trainer, node.params[1], [&](uint32_t first, uint32_t last, float *out) {
+  use_gradients(trainer, node.params[1], vectors, [&](uint32_t first, uint32_t last, float *out) {
     trainer.lane_kernels->channel_sums(dy, trainer.groups, first, last, out);
   });
 }

@@ -58,21 +58,23 @@ class Dropout {
 void drop(const tkt_trainer &trainer, const NodeState &node, const Tensor &from, const Tensor &to, bool accumulate) {
   const Dropout dropout(trainer, node);
   const uint32_t elements = from.place.elements(), lanes = trainer.lanes;
-  for (uint32_t g = 0; g < trainer.groups; ++g) {
-    for (uint32_t e = 0; e < elements; ++e) {
-      const float *x = from.data + g * from.group_stride + size_t(from.place.at(e)) * lanes;
-      float *y = to.data + g * to.group_stride + size_t(to.place.at(e)) * lanes;
-      for (uint32_t l = 0; l < lanes; ++l) {
-        const float v = x[l] * dropout.factor(trainer.first_sample + g * lanes + l, e);
-        y[l] = accumulate ? y[l] + v : v;
+  groups_in_parts(trainer, uint64_t(16) * elements, [&](uint32_t first, uint32_t last) {
+    for (uint32_t g = first; g < last; ++g) {
+      for (uint32_t e = 0; e < elements; ++e) {
+        const float *x = from.data + g * from.group_stride + size_t(from.place.at(e)) * lanes;
+        float *y = to.data + g * to.group_stride + size_t(to.place.at(e)) * lanes;
+        for (uint32_t l = 0; l < lanes; ++l) {
+          const float v = x[l] * dropout.factor(trainer.first_sample + g * lanes + l, e);
+          y[l] = accumulate ? y[l] + v : v;
+        }
       }
     }
-  }
+  });
 }
 
 void copy(const tkt_trainer &trainer, const Tensor &from, const Tensor &to, bool accumulate) {
   if (from.data == to.data) return;
-  for_each_run(trainer.lanes, trainer.groups, {from, to}, [&](float *const *at, size_t floats) {
+  for_each_run(trainer, {from, to}, [&](float *const *at, size_t floats) {
     if (accumulate) return trainer.kernels->add(at[1], at[0], at[1], floats);
     memcpy(at[1], at[0], floats * sizeof(float));
   });
@@ -83,7 +85,7 @@ void copy(const tkt_trainer &trainer, const Tensor &from, const Tensor &to, bool
 void unary_forward(tkt_trainer &trainer, const NodeState &node) {
   const Function f = function_of(node);
   const Unary &unary = trainer.kernels->unary[f.op];
-  for_each_run(trainer.lanes, trainer.groups, {trainer.data(node.inputs[0]), trainer.data(node.output)},
+  for_each_run(trainer, {trainer.data(node.inputs[0]), trainer.data(node.output)},
                [&](float *const *at, size_t floats) { unary.forward(at[0], at[1], floats, f.attribute); });
 }
 
@@ -93,10 +95,9 @@ void unary_backward(tkt_trainer &trainer, const NodeState &node) {
   const Function f = function_of(node);
   const Unary &unary = trainer.kernels->unary[f.op];
   const Tensor kept = trainer.data(node.op->flags & kKeepsOutput ? node.output : node.inputs[0]);
-  for_each_run(trainer.lanes, trainer.groups, {kept, trainer.gradient(node.output), dx.into},
-               [&](float *const *at, size_t floats) {
-                 unary.backward(at[0], at[1], at[2], floats, f.attribute, dx.accumulate);
-               });
+  for_each_run(trainer, {kept, trainer.gradient(node.output), dx.into}, [&](float *const *at, size_t floats) {
+    unary.backward(at[0], at[1], at[2], floats, f.attribute, dx.accumulate);
+  });
 }
 
 const char *leaky_relu_broken_rule(const Artifact &artifact, const Node &node) {
@@ -111,7 +112,7 @@ const char *gelu_broken_rule(const Artifact &artifact, const Node &node) {
 
 void add_forward(tkt_trainer &trainer, const NodeState &node) {
   const Tensor tensors[] = {trainer.data(node.inputs[0]), trainer.data(node.inputs[1]), trainer.data(node.output)};
-  for_each_run(trainer.lanes, trainer.groups, tensors,
+  for_each_run(trainer, tensors,
                [&](float *const *at, size_t floats) { trainer.kernels->add(at[0], at[1], at[2], floats); });
 }
 
@@ -125,7 +126,7 @@ void add_backward(tkt_trainer &trainer, const NodeState &node) {
 
 void mul_forward(tkt_trainer &trainer, const NodeState &node) {
   const Tensor tensors[] = {trainer.data(node.inputs[0]), trainer.data(node.inputs[1]), trainer.data(node.output)};
-  for_each_run(trainer.lanes, trainer.groups, tensors,
+  for_each_run(trainer, tensors,
                [&](float *const *at, size_t floats) { trainer.kernels->multiply(at[0], at[1], at[2], floats, false); });
 }
 
@@ -135,7 +136,7 @@ void mul_backward(tkt_trainer &trainer, const NodeState &node) {
     const Contribution dx = contribution(trainer, node.inputs[i]);
     if (!dx.wanted) continue;
     const Tensor tensors[] = {trainer.data(node.inputs[1 - i]), dy, dx.into};
-    for_each_run(trainer.lanes, trainer.groups, tensors, [&](float *const *at, size_t floats) {
+    for_each_run(trainer, tensors, [&](float *const *at, size_t floats) {
       trainer.kernels->multiply(at[0], at[1], at[2], floats, dx.accumulate);
     });
   }

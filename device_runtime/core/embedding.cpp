@@ -66,7 +66,7 @@ void embedding_backward(tkt_trainer &trainer, const NodeState &node) {
   const Matrix &m = trainer.params[node.params[0]].matrix;
   const Tensor x = trainer.data(node.inputs[0]), dy = trainer.gradient(node.output);
   const uint32_t lanes = trainer.lanes;
-  use_gradients(trainer, node.params[0], [&](uint32_t first, uint32_t last, float *out) {
+  use_gradients(trainer, node.params[0], trainer.samples, [&](uint32_t first, uint32_t last, float *out) {
     const uint32_t start = m.row_begin(first);
     memset(out, 0, (m.row_begin(last) - start) * sizeof(float));
     for (uint32_t s = 0; s < trainer.samples; ++s) {

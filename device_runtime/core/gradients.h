@@ -8,23 +8,29 @@ namespace tkt {
 // Writes the gradients of rows [first, last) of a parameter to `out`; both are multiples of its block.
 using GradientFunction = void (*)(const void *context, uint32_t first, uint32_t last, float *out);
 
-void use_gradients(tkt_trainer &trainer, uint32_t param, uint32_t first, uint32_t last, GradientFunction compute,
+// Of all rows, shared by the threads; a gradient costs about `vectors` operations.
+void use_gradients(tkt_trainer &trainer, uint32_t param, uint64_t vectors, GradientFunction compute,
                    const void *context);
 
-// The same for anything that is called like that; of rows [first, last), or of all.
+// Of rows [first, last), by the thread that does part `part` of something.
+void use_gradients_of_part(tkt_trainer &trainer, uint32_t part, uint32_t param, uint32_t first, uint32_t last,
+                           GradientFunction compute, const void *context);
+
+// The same for anything that is called like that.
 template <typename Compute>
-void use_gradients(tkt_trainer &trainer, uint32_t param, uint32_t first, uint32_t last, const Compute &compute) {
-  use_gradients(
-      trainer, param, first, last,
-      [](const void *context, uint32_t begin, uint32_t end, float *out) {
-        (*static_cast<const Compute *>(context))(begin, end, out);
-      },
-      &compute);
+void call_gradient_function(const void *context, uint32_t first, uint32_t last, float *out) {
+  (*static_cast<const Compute *>(context))(first, last, out);
 }
 
 template <typename Compute>
-void use_gradients(tkt_trainer &trainer, uint32_t param, const Compute &compute) {
-  use_gradients(trainer, param, 0, trainer.params[param].matrix.rows, compute);
+void use_gradients(tkt_trainer &trainer, uint32_t param, uint64_t vectors, const Compute &compute) {
+  use_gradients(trainer, param, vectors, call_gradient_function<Compute>, &compute);
+}
+
+template <typename Compute>
+void use_gradients_of_part(tkt_trainer &trainer, uint32_t part, uint32_t param, uint32_t first, uint32_t last,
+                           const Compute &compute) {
+  use_gradients_of_part(trainer, part, param, first, last, call_gradient_function<Compute>, &compute);
 }
 
 }  // namespace tkt

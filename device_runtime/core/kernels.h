@@ -23,6 +23,8 @@ struct Tensor {
   float *data;
   size_t group_stride;  // floats
   Place place;
+
+  Tensor from_group(uint32_t group) const { return {data + group * group_stride, group_stride, place}; }
 };
 
 // Rows of a transposed matrix: entry k has the weight values[from[k]] and reads the source that `codes` names. Of a matrix

@@ -9,6 +9,7 @@
 #include "core/node_functions.h"
 #include "core/runs.h"
 #include "core/step.h"
+#include "core/threads.h"
 
 namespace tkt {
 namespace {
@@ -31,12 +32,14 @@ bool uses_batch_statistics(const tkt_trainer &trainer, const NodeState &node, co
 
 float inverse_deviation(float variance, float epsilon) { return 1.0f / __builtin_sqrtf(variance + epsilon); }
 
-void gather_statistics(tkt_trainer &trainer, const NodeState &node, BatchNormState &s) {
+// Of channels [first, last).
+void gather_statistics(const tkt_trainer &trainer, const NodeState &node, BatchNormState &s, uint32_t first,
+                       uint32_t last) {
   const Tensor x = trainer.data(node.inputs[0]);
   const uint32_t n = values_per_channel(trainer, x.place);
   const float epsilon = attribute_f32(node.attrs, 0), momentum = attribute_f32(node.attrs, 1);
   const float inverse_n = 1.0f / float(n), unbiased = float(n) / float(n - 1);
-  for (uint32_t c = 0; c < x.place.channels; ++c) {
+  for (uint32_t c = first; c < last; ++c) {
     // A plain sum of so many values is too rough a mean where the deviation is small: it only is what is measured from.
     const float centre = trainer.lane_kernels->sum(x, trainer.samples, c) * inverse_n;
     float off, squares;
@@ -49,7 +52,6 @@ void gather_statistics(tkt_trainer &trainer, const NodeState &node, BatchNormSta
     s.next_mean[c] = fused_f32(momentum, mean - s.next_mean[c], s.next_mean[c]);
     s.next_var[c] = fused_f32(momentum, variance * unbiased - s.next_var[c], s.next_var[c]);
   }
-  s.gathered = true;
 }
 
 void use_running_statistics(const tkt_trainer &trainer, const NodeState &node, BatchNormState &s, uint32_t channels) {
@@ -106,18 +108,20 @@ void batch_norm_forward(tkt_trainer &trainer, const NodeState &node) {
     memcpy(s.next_mean, trainer.params[node.params[kRunningMean]].values, channels * sizeof(float));
     memcpy(s.next_var, trainer.params[node.params[kRunningVar]].values, channels * sizeof(float));
   }
-  if (uses_batch_statistics(trainer, node, x.place)) {
-    gather_statistics(trainer, node, s);
-  } else {
-    use_running_statistics(trainer, node, s, channels);
-  }
+  const bool batch = uses_batch_statistics(trainer, node, x.place);
+  if (batch) s.gathered = true;
+  if (!batch) use_running_statistics(trainer, node, s, channels);
   const float *weight = trainer.params[node.params[kWeight]].values, *bias = trainer.params[node.params[kBias]].values;
-  for (uint32_t c = 0; c < channels; ++c) {
-    const ChannelScale scale = {s.mean[c], weight[c] * s.inverse[c], bias[c]};
-    for_each_run_of_channel(trainer.lanes, trainer.groups, c, {x, y}, [&](float *const *at, size_t floats) {
-      trainer.kernels->scale_channel(scale, at[0], at[1], floats);
-    });
-  }
+  const uint64_t cost = 4 * uint64_t(trainer.groups) * x.place.elements();
+  range_in_parts(trainer, channels, 1, cost, [&](uint32_t first, uint32_t last) {
+    if (batch) gather_statistics(trainer, node, s, first, last);
+    for (uint32_t c = first; c < last; ++c) {
+      const ChannelScale scale = {s.mean[c], weight[c] * s.inverse[c], bias[c]};
+      for_each_run_of_channel(trainer.lanes, trainer.groups, c, {x, y}, [&](float *const *at, size_t floats) {
+        trainer.kernels->scale_channel(scale, at[0], at[1], floats);
+      });
+    }
+  });
 }
 
 void batch_norm_backward(tkt_trainer &trainer, const NodeState &node) {
@@ -128,24 +132,31 @@ void batch_norm_backward(tkt_trainer &trainer, const NodeState &node) {
   const float inverse_n = 1.0f / float(values_per_channel(trainer, x.place));
   const Parameter &weight = trainer.params[node.params[kWeight]];
   const Contribution dx = contribution(trainer, node.inputs[0]);
-  for (uint32_t c = 0; c < x.place.channels; ++c) {
-    // The sums before anything is overwritten: dx may lie over dy, and the weights may be updated at once.
-    const float product = kernels.sum_of_products(x, dy, trainer.samples, c, s.mean[c]) * s.inverse[c];
-    const float weight_before = weight.values[c];
-    float total;
-    kernels.channel_sums(dy, trainer.groups, c, c + 1, &total);
-    use_gradients(trainer, node.params[kWeight], c, c + 1, [=](uint32_t, uint32_t, float *out) { *out = product; });
-    use_gradients(trainer, node.params[kBias], c, c + 1, [=](uint32_t, uint32_t, float *out) { *out = total; });
-    if (!dx.wanted) continue;
-    ChannelGradient g = {s.mean[c], weight_before * s.inverse[c], 0, 0};
-    if (batch) {
-      g.constant = total * inverse_n;
-      g.slope = product * inverse_n * s.inverse[c];
+  const uint32_t channels = x.place.channels;
+  const uint64_t cost = 4 * uint64_t(trainer.groups) * x.place.elements();
+  in_parts(trainer, cost, [&](uint32_t part, uint32_t parts) {
+    const uint32_t last = part_begin(channels, 1, part + 1, parts);
+    for (uint32_t c = part_begin(channels, 1, part, parts); c < last; ++c) {
+      // The sums before anything is overwritten: dx may lie over dy, and the weights may be updated at once.
+      const float product = kernels.sum_of_products(x, dy, trainer.samples, c, s.mean[c]) * s.inverse[c];
+      const float weight_before = weight.values[c];
+      float total;
+      kernels.channel_sums(dy, trainer.groups, c, c + 1, &total);
+      use_gradients_of_part(trainer, part, node.params[kWeight], c, c + 1,
+                            [=](uint32_t, uint32_t, float *out) { *out = product; });
+      use_gradients_of_part(trainer, part, node.params[kBias], c, c + 1,
+                            [=](uint32_t, uint32_t, float *out) { *out = total; });
+      if (!dx.wanted) continue;
+      ChannelGradient g = {s.mean[c], weight_before * s.inverse[c], 0, 0};
+      if (batch) {
+        g.constant = total * inverse_n;
+        g.slope = product * inverse_n * s.inverse[c];
+      }
+      for_each_run_of_channel(trainer.lanes, trainer.groups, c, {x, dy, dx.into}, [&](float *const *at, size_t floats) {
+        trainer.kernels->scale_channel_gradient(g, at[0], at[1], at[2], floats, dx.accumulate);
+      });
     }
-    for_each_run_of_channel(trainer.lanes, trainer.groups, c, {x, dy, dx.into}, [&](float *const *at, size_t floats) {
-      trainer.kernels->scale_channel_gradient(g, at[0], at[1], at[2], floats, dx.accumulate);
-    });
-  }
+  });
   if (dx.wanted) clear_idle_lanes(trainer, dx.into);
 }
 
@@ -212,9 +223,10 @@ void layer_norm_backward(tkt_trainer &trainer, const NodeState &node) {
   const Contribution dx = contribution(trainer, node.inputs[0]);
   if (dx.wanted) trainer.lane_kernels->layer_norm_gradient(n, x, dy, dx.into, trainer.groups, dx.accumulate);
   for (uint32_t i = 0; i < node.param_count; ++i) {
-    use_gradients(trainer, node.params[i], [&](uint32_t first, uint32_t last, float *out) {
-      trainer.lane_kernels->layer_norm_sums(n, x, dy, trainer.groups, i == 1, first, last, out);
-    });
+    use_gradients(trainer, node.params[i], uint64_t(n.count) * trainer.groups,
+                  [&](uint32_t first, uint32_t last, float *out) {
+                    trainer.lane_kernels->layer_norm_sums(n, x, dy, trainer.groups, i == 1, first, last, out);
+                  });
   }
 }
 

@@ -2,6 +2,7 @@
 #include "core/optimizer.h"
 
 #include "core/math.h"
+#include "core/threads.h"
 
 namespace tkt {
 namespace {
@@ -9,7 +10,10 @@ namespace {
 void update_sgd(tkt_trainer &trainer) {
   const tkt_options &o = trainer.options;
   const SgdStep step = {o.weight_decay, o.momentum, -trainer.learning_rate, o.nesterov != 0};
-  trainer.kernels->sgd(step, trainer.values, trainer.gradients, trainer.moment1, trainer.trained_count);
+  range_in_parts(trainer, trainer.trained_count, 64, trainer.trained_count / 4, [&](uint32_t first, uint32_t last) {
+    trainer.kernels->sgd(step, trainer.values + first, trainer.gradients + first,
+                         trainer.moment1 ? trainer.moment1 + first : nullptr, last - first);
+  });
 }
 
 void update_adam(tkt_trainer &trainer) {
@@ -30,8 +34,19 @@ void update_adam(tkt_trainer &trainer) {
                          step_size,
                          inverse_sqrt,
                          o.epsilon};
-  trainer.kernels->adam(step, trainer.values, trainer.gradients, trainer.moment1, trainer.moment2,
-                        trainer.trained_count);
+  range_in_parts(trainer, trainer.trained_count, 64, trainer.trained_count, [&](uint32_t first, uint32_t last) {
+    trainer.kernels->adam(step, trainer.values + first, trainer.gradients + first, trainer.moment1 + first,
+                          trainer.moment2 + first, last - first);
+  });
+}
+
+bool gradients_are_finite(const tkt_trainer &trainer) {
+  bool finite = true;
+  range_in_parts(trainer, trainer.trained_count, 64, trainer.trained_count / 16, [&](uint32_t first, uint32_t last) {
+    const bool fine = trainer.kernels->all_finite(trainer.gradients + first, last - first);
+    if (!fine) __atomic_store_n(&finite, false, __ATOMIC_RELAXED);
+  });
+  return finite;
 }
 
 // Scales the gradients down to a norm of clip_norm. False if the norm is not finite.
@@ -66,7 +81,7 @@ float learning_rate_at(const tkt_options &o, uint64_t step) {
 }
 
 bool update(tkt_trainer &trainer) {
-  if (!trainer.kernels->all_finite(trainer.gradients, trainer.trained_count)) return false;
+  if (!gradients_are_finite(trainer)) return false;
   if (trainer.options.clip_norm > 0 && !clip(trainer)) return false;
   if (trainer.options.optimizer == TKT_SGD) {
     update_sgd(trainer);
@@ -78,7 +93,7 @@ bool update(tkt_trainer &trainer) {
 
 void update_in_place(tkt_trainer &trainer, float *values, const float *gradients, uint32_t count) {
   if (!trainer.kernels->all_finite(gradients, count)) {
-    trainer.diverged = true;
+    __atomic_store_n(&trainer.diverged, true, __ATOMIC_RELAXED);  // several threads may say so
     return;
   }
   const SgdStep step = {trainer.options.weight_decay, 0, -trainer.learning_rate, false};

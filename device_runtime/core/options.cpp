@@ -2,12 +2,18 @@
 #include "core/options.h"
 
 #include "core/error.h"
+#include "core/threads.h"
 
 namespace tkt {
 namespace {
 
 constexpr uint32_t kMaxBatch = 65536;
 constexpr float kMaxFloat = 3.40282347e38f;
+#if defined(TKT_THREADS)
+constexpr uint32_t kMostThreads = kMaxThreads;
+#else
+constexpr uint32_t kMostThreads = 1;  // this build has no others
+#endif
 
 tkt_status bad(tkt_error *error, const char *name, float value, const char *rule) {
   return fail(error, TKT_INVALID_INPUT, name, " is ", double(value), ", but must be ", rule);
@@ -55,6 +61,7 @@ tkt_options options_from(const Recipe &recipe) {
   o.warmup_steps = recipe.warmup_steps;
   o.schedule_steps = recipe.schedule_steps;
   o.schedule_factor = recipe.schedule_factor;
+  o.threads = 1;
   return o;
 }
 
@@ -73,6 +80,9 @@ tkt_status check_ranges(const tkt_options &o, tkt_error *error) {
   }
   if (o.store_gradients > 1) {
     return fail(error, TKT_INVALID_INPUT, "store_gradients is ", o.store_gradients, ", but must be 0 or 1");
+  }
+  if (o.threads < 1 || o.threads > kMostThreads) {
+    return fail(error, TKT_INVALID_INPUT, "threads is ", o.threads, ", but must be 1 to ", kMostThreads);
   }
   if (o.nesterov > 1 || (o.nesterov == 1 && !(o.momentum > 0))) {
     return fail(error, TKT_INVALID_INPUT, "nesterov is ", o.nesterov, ", but must be 0, or 1 with a momentum above 0");

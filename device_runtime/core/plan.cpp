@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/options.h"
+#include "core/threads.h"
 #include "core/trainer.h"
 
 namespace tkt {
@@ -63,7 +64,7 @@ void lay_out_values(const Artifact &artifact, const tkt_options &options, Arena 
   const uint32_t scratch_floats = longest > kScratchFloats ? longest : kScratchFloats;
   float *values = arena.take<float>(kValues, artifact.value_count);
   float *gradients = in_place ? nullptr : arena.take<float>(kGradients, trained);
-  float *scratch = needs_scratch ? arena.take<float>(kGradients, scratch_floats) : nullptr;
+  float *scratch = needs_scratch ? arena.take<float>(kGradients, uint64_t(scratch_floats) * options.threads) : nullptr;
   float *moment[2] = {};
   for (uint32_t i = 0; i < moments; ++i) moment[i] = arena.take<float>(kOptimizer, trained);
   Parameter *params = arena.take<Parameter>(kBookkeeping, artifact.parameter_count);
@@ -101,7 +102,9 @@ tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, const
   lay_out_values(artifact, options, arena, trainer);
   lay_out_buffers(artifact.graph, plan, arena, trainer);
   lay_out_nodes(artifact, plan, arena, trainer);
+  Team *team = lay_out_team(options, arena);
   if (trainer == nullptr) return nullptr;
+  trainer->team = team;
   trainer->artifact = artifact;
   trainer->options = options;
   trainer->lanes = plan.lanes;

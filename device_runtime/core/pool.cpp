@@ -1,6 +1,7 @@
 // max_pool, avg_pool and global_avg_pool: what a node must look like; the work is in kernels_pool.inl.
 #include "core/node_functions.h"
 #include "core/step.h"
+#include "core/threads.h"
 
 namespace tkt {
 namespace {
@@ -33,16 +34,20 @@ const char *max_pool_broken_rule(const Artifact &artifact, const Node &node) {
 }
 
 void max_pool_forward(tkt_trainer &trainer, const NodeState &node) {
-  trainer.lane_kernels->max_pool(window_of(node.attrs), trainer.data(node.inputs[0]), trainer.data(node.output),
-                                 trainer.groups);
+  const Tensor x = trainer.data(node.inputs[0]), y = trainer.data(node.output);
+  groups_in_parts(trainer, x.place.elements(), [&](uint32_t first, uint32_t last) {
+    trainer.lane_kernels->max_pool(window_of(node.attrs), x.from_group(first), y.from_group(first), last - first);
+  });
 }
 
 void max_pool_backward(tkt_trainer &trainer, const NodeState &node) {
   const Contribution dx = added_contribution(trainer, node.inputs[0]);
   if (!dx.wanted) return;
-  trainer.lane_kernels->max_pool_gradient(window_of(node.attrs), trainer.data(node.inputs[0]),
-                                          trainer.data(node.output), trainer.gradient(node.output), dx.into,
-                                          trainer.groups);
+  const Tensor x = trainer.data(node.inputs[0]), y = trainer.data(node.output), dy = trainer.gradient(node.output);
+  groups_in_parts(trainer, 2 * uint64_t(x.place.elements()), [&](uint32_t first, uint32_t last) {
+    trainer.lane_kernels->max_pool_gradient(window_of(node.attrs), x.from_group(first), y.from_group(first),
+                                            dy.from_group(first), dx.into.from_group(first), last - first);
+  });
 }
 
 const char *avg_pool_broken_rule(const Artifact &artifact, const Node &node) {
@@ -50,15 +55,21 @@ const char *avg_pool_broken_rule(const Artifact &artifact, const Node &node) {
 }
 
 void avg_pool_forward(tkt_trainer &trainer, const NodeState &node) {
-  trainer.lane_kernels->average_pool(window_of(node.attrs), node.attrs[6] != 0, trainer.data(node.inputs[0]),
-                                     trainer.data(node.output), trainer.groups);
+  const Tensor x = trainer.data(node.inputs[0]), y = trainer.data(node.output);
+  groups_in_parts(trainer, x.place.elements(), [&](uint32_t first, uint32_t last) {
+    trainer.lane_kernels->average_pool(window_of(node.attrs), node.attrs[6] != 0, x.from_group(first),
+                                       y.from_group(first), last - first);
+  });
 }
 
 void avg_pool_backward(tkt_trainer &trainer, const NodeState &node) {
   const Contribution dx = added_contribution(trainer, node.inputs[0]);
   if (!dx.wanted) return;
-  trainer.lane_kernels->average_pool_gradient(window_of(node.attrs), node.attrs[6] != 0, trainer.gradient(node.output),
-                                              dx.into, trainer.groups);
+  const Tensor dy = trainer.gradient(node.output);
+  groups_in_parts(trainer, dx.into.place.elements(), [&](uint32_t first, uint32_t last) {
+    trainer.lane_kernels->average_pool_gradient(window_of(node.attrs), node.attrs[6] != 0, dy.from_group(first),
+                                                dx.into.from_group(first), last - first);
+  });
 }
 
 const char *global_avg_pool_broken_rule(const Artifact &artifact, const Node &node) {

@@ -10,6 +10,7 @@
 #include "core/math.h"
 #include "core/optimizer.h"
 #include "core/plan.h"
+#include "core/threads.h"
 
 namespace tkt {
 namespace {
@@ -43,6 +44,19 @@ void clear(const tkt_trainer &trainer, const Tensor &t) {
   memset(t.data, 0, size_t(trainer.groups) * t.group_stride * sizeof(float));
 }
 
+// False if a normalised value is not finite.
+bool ingest(const tkt_trainer &trainer, const float *samples, const Tensor &input) {
+  const uint32_t elements = trainer.artifact.graph.elements(0), lanes = trainer.lanes;
+  bool finite = true;
+  groups_in_parts(trainer, 4 * uint64_t(elements), [&](uint32_t first, uint32_t last) {
+    const uint32_t begin = first * lanes, end = last == trainer.groups ? trainer.samples : last * lanes;
+    const bool fine = trainer.lane_kernels->ingest(samples + size_t(begin) * elements, end - begin,
+                                                   trainer.artifact.input, input.from_group(first));
+    if (!fine) __atomic_store_n(&finite, false, __ATOMIC_RELAXED);
+  });
+  return finite;
+}
+
 // The samples [first, first + count) of what the caller gave; `first_of_all` is the number of samples[0] for error texts.
 tkt_status run_forward(tkt_trainer &trainer, const float *samples, uint32_t first, uint32_t count,
                        uint64_t first_of_all, tkt_error *error) {
@@ -51,7 +65,7 @@ tkt_status run_forward(tkt_trainer &trainer, const float *samples, uint32_t firs
   trainer.groups = (count + trainer.lanes - 1) / trainer.lanes;
   const Tensor input = trainer.data(0);
   clear_halo(trainer, input);
-  if (!trainer.lane_kernels->ingest(samples, count, trainer.artifact.input, input)) {
+  if (!ingest(trainer, samples, input)) {
     return not_finite(trainer, samples, count, first_of_all, error);
   }
   if (tkt_status status = check_samples(trainer, samples, count, first_of_all, error)) return status;

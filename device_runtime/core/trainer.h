@@ -35,6 +35,8 @@ struct Progress {
   double beta1_power, beta2_power;
 };
 
+struct Team;  // threads.h
+
 // What becomes of the weight gradients of a backward pass.
 enum class GradientUse : uint32_t {
   kStore,   // the first part of a batch
@@ -52,11 +54,12 @@ struct tkt_trainer {
   tkt::Progress progress;
   uint32_t value_count, trained_count;            // values; those of them that have a gradient, which come first
   float *values, *gradients, *moment1, *moment2;  // [value_count], then [trained_count]; nullptr where none are kept
-  float *scratch;                                 // the gradients of some rows
+  float *scratch;                                 // the gradients of some rows, a thread
   uint32_t scratch_floats;
   tkt::NodeState *nodes;
   tkt::Buffer *buffers;
   tkt::Parameter *params;
+  tkt::Team *team;       // nullptr: the caller's thread alone
   uint32_t lanes, part;  // samples side by side; samples worked on at a time
 
   // Of the part of a batch at work.

@@ -28,7 +28,7 @@ extern "C" {
 #define TKT_API __attribute__((visibility("default")))
 #endif
 
-#define TKT_ABI_VERSION 2u
+#define TKT_ABI_VERSION 3u
 #define TKT_MAX_RANK 4
 
 typedef enum tkt_status {
@@ -94,6 +94,7 @@ typedef struct tkt_options {
       store_gradients;   /* 0: plain SGD without clipping, of whole batches, updates inside the backward pass and keeps
                                no gradients; then a gradient that overflows is left out of the update, which goes on with
                                the others before it is reported. 1: gradients are kept, and an error changes nothing. */
+  uint32_t threads;      /* that share a step, the caller's among them, 1..64; results do not depend on it */
   uint64_t seed;         /* of the sample order, and of dropout */
   uint64_t budget_bytes; /* refuse a larger arena; 0 = no limit */
 } tkt_options;
@@ -139,7 +140,7 @@ typedef struct tkt_progress {
   uint64_t epoch;        /* epochs completed by tkt_next_batch */
 } tkt_progress;
 
-typedef struct tkt_trainer tkt_trainer; /* lives inside the arena; nothing to free */
+typedef struct tkt_trainer tkt_trainer; /* lives inside the arena */
 
 TKT_API uint32_t tkt_abi_version(void);
 TKT_API const char *tkt_status_name(int32_t status);  /* "CorruptArtifact", ...; static storage */
@@ -165,6 +166,10 @@ TKT_API tkt_status tkt_memory_plan(const void *artifact, size_t artifact_bytes, 
 /* Checks the artifact and lays a trainer into the arena. */
 TKT_API tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const tkt_options *options, void *arena,
                             size_t arena_bytes, tkt_trainer **trainer, tkt_error *error);
+
+/* Ends the threads of a trainer opened with more than one; without, there is nothing to end and it need not be called. Before
+ * the arena goes, and not while another call runs. NULL is nothing to close. What is called later works by itself. */
+TKT_API void tkt_close(tkt_trainer *trainer);
 
 /* Draws the indices of the next batch out of `sample_count` samples: a fresh permutation each epoch, a pure function of
  * (seed, epoch), so that it needs no memory and survives a restart. Writes `*count` <= batch indices; the last batch of

@@ -91,12 +91,18 @@ class CoreTrainer {
     check(tkt_open(artifact_.data(), artifact_.size(), &options, arena_.get(), arena, &trainer_, &error), error);
   }
 
+  CoreTrainer(const CoreTrainer &) = delete;
+  CoreTrainer &operator=(const CoreTrainer &) = delete;
+
+  ~CoreTrainer() { tkt_close(trainer_); }
+
   void close() {
     std::unique_lock<std::mutex> lock(turn_, std::defer_lock);
     {
       nb::gil_scoped_release release;  // whoever computes needs the interpreter to finish
       lock.lock();
     }
+    tkt_close(trainer_);
     trainer_ = nullptr;
     arena_.reset();
     artifact_ = nb::bytes("", 0);
@@ -373,6 +379,7 @@ NB_MODULE(_core, module) {
       .def_rw("schedule_steps", &tkt_options::schedule_steps)
       .def_rw("schedule_factor", &tkt_options::schedule_factor)
       .def_rw("micro_batch", &tkt_options::micro_batch)
+      .def_rw("threads", &tkt_options::threads)
       .def_rw("store_gradients", &tkt_options::store_gradients)
       .def_rw("seed", &tkt_options::seed)
       .def_rw("budget_bytes", &tkt_options::budget_bytes);

@@ -1,5 +1,6 @@
-/* Trainers on several threads over one artifact share nothing that is written: ThreadSanitizer watches, and every thread
- * gets the bits of a run alone. Half of the threads train with other options than the rest.
+/* Trainers on several threads over one artifact share nothing that is written, and those of one trainer nothing at the same
+ * time: ThreadSanitizer watches, and every run gets the bits of a run alone by one thread. Half of the threads train with
+ * other options than the rest.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
@@ -18,7 +19,7 @@ static int32_t g_labels[SAMPLES];
 static pthread_barrier_t g_start;
 
 typedef struct Run {
-  uint32_t optimizer, kernels;
+  uint32_t optimizer, kernels, threads;
   int waits; /* for the other threads */
   float losses[STEPS], probabilities[SAMPLES * CLASSES], values[MAX_VALUES];
   double loss_sum;
@@ -62,6 +63,8 @@ static void *work(void *argument) {
   options.batch = BATCH;
   options.optimizer = run->optimizer;
   options.kernels = run->kernels;
+  options.threads = run->threads;
+  options.momentum = 0;
   require(tkt_arena_bytes(g_file, g_ticket.size, &options, &bytes, &error), "arena_bytes", &error);
   void *arena = malloc(bytes);
   require(tkt_open(g_file, g_ticket.size, &options, arena, bytes, &t, &error), "open", &error);
@@ -76,14 +79,16 @@ static void *work(void *argument) {
   require(tkt_train_step(t, g_samples, g_labels, 600, NULL, &error) == TKT_INVALID_INPUT ? TKT_OK : TKT_INVALID_INPUT,
           "a refused call", &error);
   memcpy(run->values, tkt_values(t), info.value_count * sizeof(float));
+  tkt_close(t);
   free(exported);
   free(checkpoint);
   free(arena);
   return NULL;
 }
 
-static void prepare(Run *run, int number) {
+static void prepare(Run *run, int number, uint32_t threads) {
   memset(run, 0, sizeof *run);
+  run->threads = threads;
   run->optimizer = number % 2 == 0 ? TKT_SGD : TKT_ADAM;
   run->kernels = number < THREADS / 2 ? TKT_KERNELS_AUTO : TKT_KERNELS_SCALAR;
 }
@@ -96,15 +101,16 @@ int main(void) {
   for (int s = 0; s < SAMPLES; ++s) g_labels[s] = (int32_t)(next_random(&g_ticket) % CLASSES);
   pthread_barrier_init(&g_start, NULL, THREADS);
   for (int i = 0; i < THREADS; ++i) {
-    prepare(&together[i], i);
+    prepare(&together[i], i, 1 + (uint32_t)i);
     together[i].waits = 1;
     if (pthread_create(&threads[i], NULL, work, &together[i]) != 0) return 1;
   }
   for (int i = 0; i < THREADS; ++i) pthread_join(threads[i], NULL);
   for (int i = 0; i < THREADS; ++i) {
-    prepare(&alone[i], i);
+    prepare(&alone[i], i, 1);
     work(&alone[i]);
     together[i].waits = 0;
+    together[i].threads = 1;
     if (memcmp(&alone[i], &together[i], sizeof alone[i]) != 0) {
       fprintf(stderr, "threads_test: thread %d has other bits than a run alone\n", i);
       return 1;

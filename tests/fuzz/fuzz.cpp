@@ -46,6 +46,7 @@ bool Trainer::open(const Exact<uint8_t> &file, const tkt_options &with, bool odd
   uint64_t bytes = 0;
   tkt_error error = {};
   options = with;
+  tkt_close(at);
   at = nullptr;
   artifact = Exact<uint8_t>(Bytes(file.get(), file.get() + file.size()), odd);
   info = sized<tkt_info>();

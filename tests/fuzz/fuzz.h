@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ticket_runtime.h"
@@ -91,6 +92,15 @@ struct Trainer {
   tkt_info info = {};
   tkt_options options = {};
   tkt_trainer *at = nullptr;
+
+  Trainer() = default;
+  Trainer(Trainer &&other) noexcept
+      : artifact(std::move(other.artifact)),
+        arena(std::move(other.arena)),
+        info(other.info),
+        options(other.options),
+        at(std::exchange(other.at, nullptr)) {}
+  ~Trainer() { tkt_close(at); }
 
   // False if refused or larger than kMaxArena. Before, the arena holds bytes that are NaN as floats.
   bool open(const Exact<uint8_t> &file, const tkt_options &with, bool odd);

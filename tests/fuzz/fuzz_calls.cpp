@@ -10,7 +10,7 @@ using fuzz::Exact;
 using fuzz::Snapshot;
 using fuzz::Trainer;
 
-constexpr uint32_t kMaxCalls = 40, kMaxSamples = 40;
+constexpr uint32_t kMaxCalls = 40, kMaxSamples = 40, kThreads = 3;
 
 // The program. Past its end everything is 0.
 class Input {
@@ -74,7 +74,7 @@ class Program {
     memset(&error_, 'x', sizeof error_);
     null_given_ = false;
     if (handle == nullptr && in_.below(4) != 0) return open();
-    switch (in_.below(20)) {
+    switch (in_.below(21)) {
       case 0: return open();
       case 1: return inspect();
       case 2: return operators();
@@ -94,7 +94,8 @@ class Program {
       case 16: return write(tkt_checkpoint_bytes, tkt_save, &checkpoint_);
       case 17: return write(tkt_export_bytes, tkt_export, &exported_);
       case 18: return restore();
-      default: trainer_->at = nullptr; return;
+      case 19: return tkt_close(in_.rarely() ? nullptr : trainer_->at);
+      default: tkt_close(std::exchange(trainer_->at, nullptr));
     }
   }
 
@@ -164,6 +165,7 @@ class Program {
       const float number = in_.number();
       memcpy(field, in_.below(2) == 0 ? static_cast<const void *>(&word) : &number, 4);
     }
+    if (o.threads > kThreads && o.threads <= 64) o.threads = kThreads;
     return o;
   }
 
@@ -191,6 +193,7 @@ class Program {
     if (status != TKT_OK) return;
     trainer_->info = fuzz::sized<tkt_info>();
     REQUIRE(tkt_inspect(file.at, file.size, &trainer_->info, nullptr) == TKT_OK);
+    tkt_close(trainer_->at);
     trainer_->artifact = std::move(file.memory);
     trainer_->arena = std::move(arena);
     trainer_->options = o;
