@@ -8,6 +8,19 @@ inline V lanes_with_samples(uint32_t group, uint32_t samples) {
   return V::load(mask);
 }
 
+// Sums of channel and the kCount - 1 after it, which have one element each: those of a linear layer.
+template <typename V, uint32_t kCount>
+inline void feature_sums(const float *first, size_t stride, uint32_t groups, float *out) {
+  V a[kCount];
+  TKT_UNROLL
+  for (uint32_t n = 0; n < kCount; ++n) a[n] = V::zero();
+  for (uint32_t g = 0; g < groups; ++g, first += stride) {
+    TKT_UNROLL
+    for (uint32_t n = 0; n < kCount; ++n) a[n] = add(a[n], V::load(first + n * V::kLanes));
+  }
+  sum_lanes<kCount>(a, out);
+}
+
 // Sums of kCount channels from `channel` on, of which `left` are there: chains over groups and positions.
 template <typename V, uint32_t kCount>
 inline void some_channel_sums(const Tensor &t, uint32_t groups, uint32_t channel, uint32_t left, float *out) {
@@ -32,7 +45,13 @@ inline void some_channel_sums(const Tensor &t, uint32_t groups, uint32_t channel
 template <typename V>
 void channel_sums(const Tensor &t, uint32_t groups, uint32_t first, uint32_t last, float *out) {
   constexpr uint32_t kMany = V::kLanes == kMaxLanes ? kNonzerosAtOnce : 4;
-  for (uint32_t c = first; c < last; c += kMany) some_channel_sums<V, kMany>(t, groups, c, last - c, out + (c - first));
+  uint32_t c = first;
+  if (t.place.size == t.place.channels) {
+    for (; c + kMany <= last; c += kMany) {
+      feature_sums<V, kMany>(t.data + size_t(c) * V::kLanes, t.group_stride, groups, out + (c - first));
+    }
+  }
+  for (; c < last; c += kMany) some_channel_sums<V, kMany>(t, groups, c, last - c, out + (c - first));
 }
 
 // Visits the elements of a channel in order, with the lanes that count.
