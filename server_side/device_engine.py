@@ -78,8 +78,6 @@ class DeviceEngine:
             raise Interrupted
         with Trainer.open(_artifact(self.network, self.recipe, job)) as trainer:
             run = _Run(self, job, trainer)
-            if run.restore(checkpoint):
-                watch.advanced(run.step - job.first_step, math.nan, math.nan)
             try:
                 self._advance_to_the_end(run, checkpoint, watch, halted)
             except NonFiniteLoss as error:
@@ -90,6 +88,10 @@ class DeviceEngine:
             return run.training()
 
     def _advance_to_the_end(self, run: _Run, checkpoint: Path, watch: Watch, halted: threading.Event) -> None:
+        if run.restore(checkpoint):
+            watch.advanced(run.step - run.job.first_step, math.nan, math.nan)
+        else:
+            run.visit()
         saved = time.monotonic()
         while run.step < self.recipe.steps:
             stop = halted.is_set() or watch.stop_requested()
@@ -138,7 +140,6 @@ class _Run:
         self.last_loss = self.last_accuracy = float("nan")
         self.diverged_step: int | None = None
         self._losses: list[NDArray[np.float32]] = []
-        self._visit()
 
     def advance(self) -> None:
         """Trains to the next step where something is to be done. Raises NonFiniteLoss."""
@@ -147,9 +148,10 @@ class _Run:
         rows = np.stack([self.order.indices(step) for step in range(self.step, until)])
         self._losses.append(self.trainer.train_steps(split.x_train, split.y_train, rows))
         self.step = until
-        self._visit()
+        self.visit()
 
-    def _visit(self) -> None:
+    def visit(self) -> None:
+        """Keeps the snapshot and evaluates, where this step asks for it. Raises NonFiniteLoss."""
         if self.step == self.job.snapshot_step:
             self.snapshot = self.trainer.values
         if self.step not in self._due:

@@ -103,7 +103,7 @@ def _judged(search: Search, rounds: list[Round]) -> dict[int, dict[str, Any]]:
 
 
 def _circumstances(search: Search) -> dict[str, Any]:
-    """Where and how this run was made, as far as no bit of the ticket depends on it; no part of the card."""
+    """Where and how this start was made; no part of the card, so that the ticket's hash does not depend on it."""
     return {"threads": search.options.threads, "data": search.options.data, "python": platform.python_version()}
 
 
