@@ -233,7 +233,7 @@ def _from_mapping(name: str, arrays: dict[str, Any], split_seed: int) -> Dataset
 
 
 def _with_test_part(name: str, x: Array, y: Array, split_seed: int) -> Dataset:
-    """Holds out TEST_SHARE of every class, at random."""
+    """Holds out TEST_SHARE of every class, rounded up, at random."""
     _check_part(name, "train", x, y)
     order = generator(split_seed, "test").permutation(len(y))
     ranks = np.zeros(len(y))

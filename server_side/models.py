@@ -1,4 +1,4 @@
-"""Models to search in: presets with the protocol of their paper, or `package.module:factory` for one's own nn.Module.
+"""Models to search in: presets with a protocol after their paper, or `package.module:factory` for one's own nn.Module.
 
 A factory returns a freshly initialised module each time it is called and draws from torch's global generator alone, so
 that a seed fixes its weights; one that does not is refused.
@@ -52,7 +52,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Preset:
-    """A published network with its protocol: the defaults of the options that the command line leaves open."""
+    """A network with its protocol: the defaults of the options that the command line leaves open."""
 
     build: Callable[[tuple[int, ...], int], nn.Module]
     defaults: Mapping[str, Any]

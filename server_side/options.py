@@ -98,7 +98,7 @@ class Options:
     """check everything, print the plan and stop"""
 
     def resolve(self, preset: Mapping[str, Any]) -> Options:
-        """The same with nothing left open, checked; raises UsageError naming the option."""
+        """The same filled from the preset and FALLBACKS, and checked; raises UsageError naming the option."""
         defaults = {**FALLBACKS, **preset}
         if self.scope == "layerwise":
             defaults.setdefault("output_prune_fraction", self.prune_fraction or defaults["prune_fraction"])
@@ -150,6 +150,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise UsageError(f"{name} {value}: must be between 0 and 1, e.g. 0.2")
+        if not 0 < self.filled("validation") < float("inf"):
+            raise UsageError(f"validation {self.validation}: must be a count, or a share between 0 and 1, e.g. 0.1")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"momentum {self.momentum}: must be at least 0 and below 1")
         for name in ("learning_rate", "weight_decay", "accuracy_tolerance"):
@@ -188,6 +190,6 @@ def _kept(kept: Mapping[str, Any], name: str) -> Any:
 def parse_steps(text: str, steps_per_epoch: int, name: str) -> int:
     """Steps of `500it` or `20ep`; raises UsageError naming the option."""
     number, unit = text[:-2], text[-2:]
-    if unit not in ("it", "ep") or not number.isdigit():
+    if unit not in ("it", "ep") or not number.isdecimal():
         raise UsageError(f"{name} '{text}': expected steps like 500it or epochs like 20ep")
     return int(number) * (1 if unit == "it" else steps_per_epoch)

@@ -131,7 +131,7 @@ def _line(kind: str) -> dict[str, Any]:
 
 
 def _learning_curves(axes: Axes, rounds: list[Round], chosen: Round, kinds: Sequence[str]) -> None:
-    """Validation accuracy over steps, mean over seeds: dense, tickets solid, their controls dashed in the same colour."""
+    """Validation accuracy over steps, mean over seeds: dense, tickets solid, their reinits dashed in the same colour."""
     _curve(axes, rounds[0], "dense", color="#555555", label="dense")
     wanted = {min(rounds[1:], key=lambda r: abs(r.density - density)).number for density in CURVES_AT} | {chosen.number}
     colors = ["#0b6fb8", "#2a9d8f", "#7b4fa3", "#d1495b"]

@@ -127,7 +127,7 @@ class Search:
         return next((name for name, size in sizes.items() if removed_count(size, fractions[name]) == size), None)
 
     def untrainable(self) -> str | None:
-        """What in the network this search cannot train, and what to do about it; None if it can train all."""
+        """What in the network or recipe this search cannot train, and what to do about it; None if it can train all."""
         operators = {node.op for node in self.model.network.nodes}
         if "embedding" in operators:
             return (
@@ -135,7 +135,9 @@ class Search:
             )
         if not self.on_device_engine and (stuck := sorted(operators & {"batch_norm", "dropout"})):
             return f"engine {self.options.engine}: the stacked engine cannot train {stuck[0]}; take --engine device"
-        return self._unfit if self.on_device_engine else None
+        if self.on_device_engine and self._unfit is not None:
+            return f"{self._unfit}; the device engine trains by the same format, so take --engine stacked"
+        return None
 
     def warnings(self) -> list[str]:
         """What a user should know before a long search."""
