@@ -50,6 +50,7 @@ def lower(module: nn.Module, input_shape: Shape, loss: str = "cross_entropy") ->
     if loss not in LOSSES:
         raise NetworkError(f"loss '{loss}' is not known; known are {', '.join(LOSSES)}")
     _check_settings(module)
+    _check_trained(module)
     return _Lowering(_exported(module, input_shape), input_shape, loss).network()
 
 
@@ -58,6 +59,15 @@ def _check_settings(module: nn.Module) -> None:
         for kind, name, allowed, remedy in SETTINGS:
             if isinstance(part, kind) and not allowed(value := getattr(part, name)):
                 raise UnsupportedOperator(f"module '{path}' ({type(part).__name__}): {name}={value!r}; {remedy}")
+
+
+def _check_trained(module: nn.Module) -> None:
+    for path, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            raise UnsupportedOperator(
+                f"parameter '{path}': requires_grad=False, but a device trains every parameter; set it True, or leave the "
+                "frozen layers out and apply them to the samples beforehand"
+            )
 
 
 def _exported(module: nn.Module, input_shape: Shape) -> Any:

@@ -12,7 +12,8 @@ import importlib
 import struct
 import traceback
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 
 @dataclass(frozen=True)
 class Dataset:
-    """x (n, *shape) uint8 or float32, y (n,) int64 in 0..classes-1, in the raw units of the source."""
+    """x (n, *shape) uint8 or float32, y (n,) int64 in 0..classes-1, in the raw units of the source. `name` has no path:
+    it is the same on every machine."""
 
     name: str
     x_train: Array
@@ -73,33 +75,41 @@ class Split:
     inverse_std: NDArray[np.float32]
 
 
-def load_data(source: str, seed: int = 0) -> Dataset:
-    """Reads `source`; raises UsageError naming what is wrong with it. `seed` only splits off a missing test part."""
+def load_data(source: str, split_seed: int = 0) -> Dataset:
+    """Reads `source`; raises UsageError naming what is wrong with it. `split_seed` only splits off a missing test part."""
     if source == "digits":
-        return _with_test_part(source, *_digits(), seed)
+        return _with_test_part(source, *_digits(), split_seed)
     if source.startswith("idx:"):
         return _idx(Path(source[4:]))
     if source.startswith("npz:"):
-        return _from_mapping(source, _npz(Path(source[4:])), seed)
+        path = Path(source[4:])
+        return replace(_from_mapping(source, _npz(path), split_seed), name=f"npz:{path.name}")
     if ":" in source:
-        return _from_mapping(source, _call(source), seed)
+        return _from_mapping(source, _call(source), split_seed)
     raise UsageError(f"data '{source}': expected digits, idx:DIR, npz:FILE or package.module:function")
 
 
-def split(data: Dataset, validation: float, seed: int) -> Split:
+def split(data: Dataset, validation: float, split_seed: int) -> Split:
     """Takes `validation` samples (a count if >= 1, else a share) from the training part, at random, for early stopping."""
     count = round(validation) if validation >= 1 else round(validation * len(data.x_train))
     if not 1 <= count < len(data.x_train):
         raise UsageError(
             f"validation {validation}: leaves {len(data.x_train) - count} of {len(data.x_train)} samples to train"
         )
-    order = generator(seed, "validation").permutation(len(data.x_train))
+    order = generator(split_seed, "validation").permutation(len(data.x_train))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
     mean, inverse_std = _normalisation(data.x_train[kept])
 
     def normalised(x: Array) -> Array:
         wide = (-1,) + (1,) * (x.ndim - 2)
-        return (x.astype(np.float32) - mean.reshape(wide)) * inverse_std.reshape(wide)
+        with np.errstate(over="ignore", invalid="ignore"):
+            result: Array = (x.astype(np.float32) - mean.reshape(wide)) * inverse_std.reshape(wide)
+        if not (np.isfinite(result).all() and np.isfinite(inverse_std).all() and (inverse_std > 0).all()):
+            raise UsageError(
+                f"data '{data.name}': samples of {x.min():g} to {x.max():g} cannot be normalised in "
+                "float32; scale them to the order of 1"
+            )
+        return result
 
     return Split(
         normalised(data.x_train[kept]),
@@ -117,7 +127,8 @@ def _normalisation(x: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     axes = (0, 2, 3) if x.ndim == 4 else None
     mean = np.atleast_1d(x.mean(axis=axes, dtype=np.float64)).astype(np.float32)
     std = np.atleast_1d(x.std(axis=axes, dtype=np.float64))
-    return mean, (1.0 / np.where(std > 0, std, 1.0)).astype(np.float32)
+    with np.errstate(over="ignore", divide="ignore"):
+        return mean, (1.0 / np.where(std > 0, std, 1.0)).astype(np.float32)
 
 
 def _digits() -> tuple[Array, Array]:
@@ -167,7 +178,7 @@ def _npz(path: Path) -> dict[str, Array]:
 
 
 def _call(source: str) -> dict[str, Any]:
-    result = call_object(source, "data")
+    result = call(import_object(source, "data"), source, "data")
     if isinstance(result, tuple) and len(result) == 2:
         result = {"x": result[0], "y": result[1]}
     if not isinstance(result, dict):
@@ -179,36 +190,52 @@ def import_object(source: str, what: str) -> Any:
     """The object named `package.module:name`; UsageError if there is none."""
     module_name, _, attribute = source.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        module = importlib.import_module(module_name) if module_name else None
+    except ImportError as error:
         raise UsageError(f"{what} '{source}': {error}; expected package.module:name, importable from here") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise _raised(source, what, error) from error
+    if not hasattr(module, attribute):
+        raise UsageError(
+            f"{what} '{source}': module '{module_name}' has no '{attribute}'; expected package.module:name"
+        )
+    return getattr(module, attribute)
 
 
-def call_object(source: str, what: str) -> Any:
-    """What the function named `package.module:name` returns; UsageError, with the place, where it raises."""
-    function = import_object(source, what)
+def call(function: Callable[[], Any], source: str, what: str) -> Any:
+    """What `function`, the user's own at `source`, returns; UsageError, with the place, where it raises."""
     try:
         return function()
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise UsageError(
-            f"{what} '{source}': {type(error).__name__}: {error} (in {place.filename}, line {place.lineno})"
-        ) from error
+        raise _raised(source, what, error) from error
 
 
-def _from_mapping(name: str, arrays: dict[str, Any], seed: int) -> Dataset:
+def _raised(source: str, what: str, error: Exception) -> UsageError:
+    """Names the line of the user's code at which it ended."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    file, line, text = place.filename, place.lineno, str(error)
+    if isinstance(error, SyntaxError):
+        file, line, text = error.filename or source, error.lineno, error.msg
+    return UsageError(f"{what} '{source}': {type(error).__name__}: {text} (in {file}, line {line}); mend it")
+
+
+def _from_mapping(name: str, arrays: dict[str, Any], split_seed: int) -> Dataset:
     if missing := [key for key in ("x", "y") if key not in arrays]:
         raise UsageError(f"data '{name}': no array '{missing[0]}'; it has {', '.join(sorted(arrays)) or 'none'}")
     x, y = np.asarray(arrays["x"]), np.asarray(arrays["y"])
-    if "x_test" in arrays and "y_test" in arrays:
+    half = [key for key in ("x_test", "y_test") if key in arrays]
+    if len(half) == 1:
+        other = {"x_test": "y_test", "y_test": "x_test"}[half[0]]
+        raise UsageError(f"data '{name}': {half[0]} without {other}; give both, or neither and a test part is held out")
+    if half:
         return _checked(name, x, y, np.asarray(arrays["x_test"]), np.asarray(arrays["y_test"]))
-    return _with_test_part(name, x, y, seed)
+    return _with_test_part(name, x, y, split_seed)
 
 
-def _with_test_part(name: str, x: Array, y: Array, seed: int) -> Dataset:
-    """Holds out TEST_SHARE of every class, at random."""
+def _with_test_part(name: str, x: Array, y: Array, split_seed: int) -> Dataset:
+    """Holds out TEST_SHARE of every class, rounded up, at random."""
     _check_part(name, "train", x, y)
-    order = generator(seed, "test").permutation(len(y))
+    order = generator(split_seed, "test").permutation(len(y))
     ranks = np.zeros(len(y))
     for label in np.unique(y):
         members = order[y[order] == label]
@@ -227,7 +254,7 @@ def _checked(name: str, x_train: Array, y_train: Array, x_test: Array, y_test: A
         raise UsageError(
             f"data '{name}': labels 0..{classes - 1} in the training part, up to {int(y_test.max())} in the test part"
         )
-    x_train, x_test = (x if x.dtype == np.uint8 else x.astype(np.float32) for x in (x_train, x_test))
+    x_train, x_test = _as_float32(name, "train", x_train), _as_float32(name, "test", x_test)
     labels = tuple(str(label) for label in range(classes))
     return Dataset(name, x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), labels)
 
@@ -246,3 +273,17 @@ def _check_part(name: str, part: str, x: Array, y: Array) -> None:
         raise UsageError(
             f"{where}: sample {int(np.argwhere(~np.isfinite(x))[0][0])} holds NaN or infinity; clean the data"
         )
+
+
+def _as_float32(name: str, part: str, x: Array) -> Array:
+    """uint8 as it is; refuses what is finite in a wider type alone."""
+    if x.dtype == np.uint8:
+        return x
+    with np.errstate(over="ignore"):
+        narrow = x.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        place = tuple(int(n) for n in np.argwhere(~np.isfinite(narrow))[0])
+        raise UsageError(
+            f"data '{name}', {part} part: sample {place[0]} holds {x[place]:g}, beyond float32; scale the data"
+        )
+    return narrow

@@ -1,15 +1,18 @@
-"""Trains jobs on the sparse runtime that will train the ticket on devices: time falls with density, and every search
-is a parity test of that runtime. One trainer a job, jobs side by side on CPU threads; the same bits for any thread count.
+"""Trains jobs on the sparse runtime that will train the ticket on devices, so that time falls with density.
+
+One trainer a job, jobs side by side on CPU threads; the same bits for any thread count.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import threading
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from device_runtime import NonFiniteLoss, Trainer
 from export.atomic import write_file
 from export.network import Network
-from export.ticket import Ticket
+from export.ticket import Ticket, TicketError
 from export.to_native import to_native_bytes
 from server_side.controls import Values
 from server_side.data import Split
@@ -51,49 +54,75 @@ class DeviceEngine:
         watch: Watch,
         finished: Callable[[Job, Training], None],
     ) -> None:
-        """Calls `finished` for each job as it ends, in the caller's thread. Asked to stop, saves every job under way to
-        its path in `checkpoints`, from where a next call goes on, and raises Interrupted."""
+        """Calls `finished` for each job as it ends, in the caller's thread. Asked to stop, or after an error of one job,
+        saves every job under way at its next evaluation to its path in `checkpoints`, from where a next call goes on, and
+        raises Interrupted or the error."""
+        halted = threading.Event()
+        ended: Exception | None = None
         with ThreadPoolExecutor(self.threads) as pool:
-            futures = [pool.submit(self._train_one, job, checkpoints[job.name], watch) for job in jobs]
+            futures = {pool.submit(self._train_one, job, checkpoints[job.name], watch, halted): job for job in jobs}
             try:
-                for job, future in zip(jobs, futures, strict=True):
-                    finished(job, future.result())
+                for future in as_completed(futures):
+                    try:
+                        finished(futures[future], future.result())
+                    except Exception as error:
+                        ended = ended or error
+                        halted.set()  # what waits ends at once; a cancelled future would never complete
             finally:
-                for future in futures:
-                    future.cancel()
+                halted.set()
+        if ended is not None:
+            raise ended
 
-    def _train_one(self, job: Job, checkpoint: Path, watch: Watch) -> Training:
-        if watch.stop_requested():
+    def _train_one(self, job: Job, checkpoint: Path, watch: Watch, halted: threading.Event) -> Training:
+        if halted.is_set() or watch.stop_requested():
             raise Interrupted
-        with Trainer.open(self._artifact(job)) as trainer:
+        with Trainer.open(_artifact(self.network, self.recipe, job)) as trainer:
             run = _Run(self, job, trainer)
-            if run.restore(checkpoint):
-                watch.advanced(run.step - job.first_step, float("nan"), float("nan"))
-            saved = time.monotonic()
-            while run.step < self.recipe.steps:
-                stop = watch.stop_requested()
-                if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    run.save(checkpoint)
-                    saved = time.monotonic()
-                if stop:
-                    raise Interrupted
-                before = run.step
-                try:
-                    run.advance()
-                except NonFiniteLoss as error:
-                    raise diverged(job, trainer.progress.step, self.recipe) from error
-                watch.advanced(run.step - before, run.last_loss, run.last_accuracy)
+            try:
+                self._advance_to_the_end(run, checkpoint, watch, halted)
+            except NonFiniteLoss as error:
+                run.diverged_step = job.first_step + trainer.progress.step
+                if not job.is_control:
+                    raise diverged(job, run.diverged_step, self.recipe) from error
+                watch.advanced(self.recipe.steps - run.step, math.nan, math.nan)
             return run.training()
 
-    def _artifact(self, job: Job) -> bytes:
-        card = {
-            "task": job.name,
-            "labels": [str(label) for label in range(self.network.output_shape[0])],
-            "input": {"mean": [0.0], "inverse_std": [1.0]},  # the split is normalised already
-            "recipe": self.recipe.to_card(epochs=0),
-        }
-        masks = {name: mask for name, mask in job.masks.items() if not mask.all()}
-        return to_native_bytes(Ticket(self.network, job.start, masks, card=card))
+    def _advance_to_the_end(self, run: _Run, checkpoint: Path, watch: Watch, halted: threading.Event) -> None:
+        if run.restore(checkpoint):
+            watch.advanced(run.step - run.job.first_step, math.nan, math.nan)
+        else:
+            run.visit()
+        saved = time.monotonic()
+        while run.step < self.recipe.steps:
+            stop = halted.is_set() or watch.stop_requested()
+            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                run.save(checkpoint)
+                saved = time.monotonic()
+            if stop:
+                raise Interrupted
+            before = run.step
+            run.advance()
+            watch.advanced(run.step - before, run.last_loss, run.last_accuracy)
+
+
+def unfit_for_devices(network: Network, recipe: Recipe, start: Values) -> str | None:
+    """Why no artifact can be made of a network with these weights: a limit of the format that it exceeds; None if one can."""
+    try:
+        _artifact(network, recipe, Job(0, "dense", 0, start, {}))
+    except TicketError as error:
+        return str(error)
+    return None
+
+
+def _artifact(network: Network, recipe: Recipe, job: Job) -> bytes:
+    card = {
+        "task": job.name,
+        "labels": [str(label) for label in range(network.output_shape[0])],
+        "input": {"mean": [0.0], "inverse_std": [1.0]},  # the split is normalised already
+        "recipe": recipe.to_card(epochs=0),
+    }
+    masks = {name: mask for name, mask in job.masks.items() if not mask.all()}
+    return to_native_bytes(Ticket(network, job.start, masks, card=card))
 
 
 class _Run:
@@ -109,24 +138,27 @@ class _Run:
         self.validation: list[tuple[float, float]] = []
         self.early = self.snapshot = trainer.values
         self.last_loss = self.last_accuracy = float("nan")
+        self.diverged_step: int | None = None
         self._losses: list[NDArray[np.float32]] = []
-        self._visit()
 
     def advance(self) -> None:
-        """Trains to the next step where something is to be done."""
+        """Trains to the next step where something is to be done. Raises NonFiniteLoss."""
         split, recipe = self.engine.split, self.engine.recipe
         until = min(due for due in (*self.evaluations, self.job.snapshot_step or recipe.steps) if due > self.step)
         rows = np.stack([self.order.indices(step) for step in range(self.step, until)])
         self._losses.append(self.trainer.train_steps(split.x_train, split.y_train, rows))
         self.step = until
-        self._visit()
+        self.visit()
 
-    def _visit(self) -> None:
+    def visit(self) -> None:
+        """Keeps the snapshot and evaluates, where this step asks for it. Raises NonFiniteLoss."""
         if self.step == self.job.snapshot_step:
             self.snapshot = self.trainer.values
         if self.step not in self._due:
             return
         evaluation = self.trainer.evaluate(self.engine.split.x_validation, self.engine.split.y_validation)
+        if not math.isfinite(evaluation.loss):
+            raise NonFiniteLoss(f"the validation loss is {evaluation.loss} at step {self.step}")
         if not self.validation or evaluation.loss < min(loss for loss, _ in self.validation):
             self.early = self.trainer.values
         self.validation.append((evaluation.loss, evaluation.accuracy))
@@ -164,26 +196,30 @@ class _Run:
         return True
 
     def training(self) -> Training:
-        final = self.trainer.values
-        network, masks, job = self.engine.network, self.job.masks, self.job
-        losses, accuracies = np.array(self.validation).T
+        """Of a control its figures alone; those after it diverged are NaN."""
+        final, job, whole = self.trainer.values, self.job, self.diverged_step is None
+        missing = [math.nan] * (len(self.evaluations) - len(self.validation))
+        losses, accuracies = np.array([*self.validation, *((math.nan, math.nan) for _ in missing)]).T
         return Training(
             steps=np.array(self.evaluations),
-            train_loss=np.array(self.train_loss),
+            train_loss=np.array([*self.train_loss, *missing]),
             validation_loss=losses,
             validation_accuracy=accuracies,
-            early_accuracy=self._test(self.early),
-            final_accuracy=self._test(final),
-            early=dense_values(network, masks, self.early),
-            final=dense_values(network, masks, final),
-            snapshot=dense_values(network, masks, self.snapshot) if job.snapshot_step is not None else None,
+            early_accuracy=self._test(self.early) if whole else math.nan,
+            final_accuracy=self._test(final) if whole else math.nan,
+            early={} if job.is_control else self._dense(self.early),
+            final={} if job.is_control else self._dense(final),
+            snapshot=self._dense(self.snapshot) if job.snapshot_step is not None else None,
+            diverged_step=self.diverged_step,
         )
+
+    def _dense(self, values: NDArray[np.float32]) -> Values:
+        return dense_values(self.engine.network, self.job.masks, values)
 
     def _test(self, values: NDArray[np.float32]) -> float:
         """Accuracy on the test part of a network with these values, in a trainer of its own."""
-        start = dense_values(self.engine.network, self.job.masks, values)
-        job = Job(self.job.seed, self.job.kind, self.job.index, start, self.job.masks)
-        with Trainer.open(self.engine._artifact(job)) as trainer:
+        job = Job(self.job.seed, self.job.kind, self.job.index, self._dense(values), self.job.masks)
+        with Trainer.open(_artifact(self.engine.network, self.engine.recipe, job)) as trainer:
             return trainer.evaluate(self.engine.split.x_test, self.engine.split.y_test).accuracy
 
 

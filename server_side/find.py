@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -47,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def find(options: Options) -> int:
-    """The whole search; prints its result and returns the exit code. Raises UsageError before any training is begun."""
+    """The whole search; prints its result and returns the exit code. Raises UsageError before any training is begun, or
+    when a dense network or a ticket diverges."""
     import torch  # three seconds: not for --help
 
     from server_side import summary
@@ -59,13 +62,15 @@ def find(options: Options) -> int:
     torch.set_num_threads(search.options.threads)
     progress.show_plan(search)
     if options.dry_run:
+        if options.json:
+            print(json.dumps(summary.plan(search), allow_nan=False))
         return EXIT_FOUND
     search.directory.create()
     started = time.monotonic()
-    with search.directory.locked(), _stopping_at_signals(progress):
+    with search.directory.locked(), _stopping_at_signals(progress, search.directory.path):
         try:
             with progress.shown():
-                rounds = search.run()
+                rounds = search.run(lambda rounds: summary.record(search, rounds))
         except Interrupted:
             print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
@@ -75,28 +80,33 @@ def find(options: Options) -> int:
 
 
 def prepare(options: Options, watch: Watch) -> Search:
-    """Loads and checks data and model, resolves every option and opens the run directory; nothing is trained."""
+    """Loads and checks data and model, decides every option and reads the run directory; nothing is trained or written."""
     import torch
 
     from server_side.data import load_data, split
     from server_side.models import PRESETS, load_model
-    from server_side.run_directory import RunDirectory
+    from server_side.run_directory import RunDirectory, kept_options
     from server_side.search import Search
+    from server_side.summary import check_ticket_there
 
     name = options.model or ("lenet-300-100-digits" if options.data == "digits" else None)
     if name is None:
         raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
     preset = PRESETS[name].defaults if name in PRESETS else {}
     options = replace(options, model=name).resolve(preset)
-    data = load_data(options.data, options.seed)
+    data = load_data(options.data, options.split_seed)
     model = load_model(name, data.input_shape, data.classes)
-    parts = split(data, options.filled("validation"), options.seed)
+    parts = split(data, options.filled("validation"), options.split_seed)
     recipe, rewind_step = _recipe(options, len(parts.x_train))
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
-    directory = RunDirectory(Path(options.output_dir or f"runs/{slug}"), options.identity(), data.fingerprint)
-    search = Search(options, data, parts, model, recipe, rewind_step, directory, watch)
+    path = Path(options.output_dir or f"runs/{slug}")
+    options = options.settled(kept_options(path), torch.cuda.is_available())
     if options.accelerator == "cuda" and not torch.cuda.is_available():
-        raise UsageError("accelerator cuda: PyTorch finds no CUDA device here; take --accelerator cpu")
+        raise UsageError(
+            "accelerator cuda: PyTorch finds no CUDA device here; take --accelerator cpu, with a directory of its own"
+        )
+    directory = RunDirectory(path, options.identity(), data.fingerprint, versions())
+    search = Search(options, data, parts, model, recipe, rewind_step, directory, watch)
     if (problem := search.untrainable()) is not None:
         raise UsageError(f"model '{name}': {problem}")
     if len(search.ladder()) < 2:
@@ -105,6 +115,7 @@ def prepare(options: Options, watch: Watch) -> Search:
         )
     if (layer := search.emptied_layer()) is not None:
         raise UsageError(f"layer '{layer}' would lose its last live weight in round 1; take a smaller prune_fraction")
+    check_ticket_there(path / "ticket")
     return search
 
 
@@ -134,13 +145,20 @@ def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:
     return recipe, rewind_step
 
 
+def versions() -> dict[str, str]:
+    """Of the packages whose arithmetic and random numbers a result is made of."""
+    return {name: metadata.version(name) for name in ("pocket-ticket", "torch", "numpy")}
+
+
 @contextlib.contextmanager
-def _stopping_at_signals(progress: Progress) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops at the next step with everything saved; the second one at once."""
+def _stopping_at_signals(progress: Progress, path: Path) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops with all that is under way saved; the second one at once, without waiting for any
+    thread: what was finished and the last checkpoints are whole, being written atomically."""
 
     def stop(number: int, frame: object) -> None:
         if progress.stop_requested():
-            raise KeyboardInterrupt
+            os.write(2, f"\nfind: stopped at once; the same command goes on from {path}\n".encode())
+            os._exit(EXIT_INTERRUPTED)
         progress.request_stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

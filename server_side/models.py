@@ -1,7 +1,7 @@
-"""Models to search in: presets with the protocol of their paper, or `package.module:factory` for one's own nn.Module.
+"""Models to search in: presets with a protocol after their paper, or `package.module:factory` for one's own nn.Module.
 
 A factory returns a freshly initialised module each time it is called and draws from torch's global generator alone, so
-that a seed fixes its weights.
+that a seed fixes its weights; one that does not is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 from export.lower import lower
 from export.network import Network, NetworkError
-from server_side.data import call_object, import_object
+from server_side.data import call, import_object
 from server_side.errors import UsageError
 
 Weights = dict[str, torch.Tensor]
@@ -31,26 +31,36 @@ class Model:
     network: Network
 
     def initial_weights(self, seed: int) -> Weights:
-        """Fresh weights of `seed`, running statistics included, float32 on the CPU; the caller's random state is
-        untouched."""
+        """Fresh weights of `seed`, running statistics included, float32 on the CPU; the state of torch's CPU generator is
+        as before. Raises UsageError where the factory fails, builds another network or gives NaN or infinity."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = self.factory()
+            module = _built(self.name, self.factory)
         values = dict([*module.named_parameters(), *module.named_buffers()])
-        names = [name for name in values if name in self.network.parameter_shapes]
-        return {name: values[name].detach().to(torch.float32).clone() for name in names}
+        shapes = self.network.parameter_shapes
+        if {name: tuple(values[name].shape) for name in shapes if name in values} != shapes:
+            raise UsageError(f"model '{self.name}': its factory gives another network when called again; give the same")
+        weights = {n: v.detach().to("cpu", torch.float32).clone() for n, v in values.items() if n in shapes}
+        for name, value in weights.items():
+            if not torch.isfinite(value).all():
+                raise UsageError(
+                    f"model '{self.name}': its factory gives '{name}' with NaN or infinite weights (seed {seed}); mend its "
+                    "initialisation"
+                )
+        return weights
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A published network with its protocol: the defaults of the options that the command line leaves open."""
+    """A network with its protocol: the defaults of the options that the command line leaves open."""
 
     build: Callable[[tuple[int, ...], int], nn.Module]
     defaults: Mapping[str, Any]
 
 
 def load_model(source: str, input_shape: tuple[int, ...], classes: int) -> Model:
-    """Builds and lowers `source`; raises UsageError naming the module a device cannot train."""
+    """Builds and lowers `source`; raises UsageError naming the module a device cannot train, or a factory whose weights a
+    seed does not fix."""
     factory: Callable[[], nn.Module]
     if source in PRESETS:
         build = PRESETS[source].build
@@ -61,18 +71,37 @@ def load_model(source: str, input_shape: tuple[int, ...], classes: int) -> Model
         factory = import_object(source, "model")
     else:
         raise UsageError(f"model '{source}': expected one of {', '.join(PRESETS)} or package.module:factory")
-    module = factory() if source in PRESETS else call_object(source, "model")
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"model '{source}': the factory returned {type(module).__name__}, not a torch.nn.Module")
     try:
-        network = lower(module, input_shape)
+        network = lower(_built(source, factory), input_shape)
     except NetworkError as error:
         raise UsageError(f"model '{source}': {error}") from error
     if network.output_shape != (classes,):
         raise UsageError(f"model '{source}': {network.output_shape[0]} outputs, but the data has {classes} classes")
     if not network.prunable:
         raise UsageError(f"model '{source}': no layer with prunable weights")
-    return Model(source, factory, network)
+    model = Model(source, factory, network)
+    _check_seeded(model)
+    return model
+
+
+def _built(name: str, factory: Callable[[], Any]) -> nn.Module:
+    module = call(factory, name, "model")
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"model '{name}': the factory returned {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _check_seeded(model: Model) -> None:
+    """Equal seeds must give equal weights, and others others: replicates and reinit controls live by it."""
+    remedy = "; draw all weights from torch's global generator, not from numpy, random, a file or a fixed seed"
+    first, again, other = (model.initial_weights(seed) for seed in (0, 0, 1))
+    for name, value in first.items():
+        if not torch.equal(value, again[name]):
+            raise UsageError(
+                f"model '{model.name}': its factory gives other weights '{name}' for the same seed{remedy}"
+            )
+    if all(torch.equal(first[name], other[name]) for name in model.network.prunable):
+        raise UsageError(f"model '{model.name}': its factory gives the same weights for every seed{remedy}")
 
 
 def _dense_layer(inputs: int, outputs: int) -> nn.Linear:

@@ -1,6 +1,6 @@
 """What a user sees of a search, on stderr: the plan before it, one line of progress in it.
 
-round 3/12, 51.4 % of the weights, 25 networks: 31%|███   | 4650/15000 [00:31<01:02, loss=0.083, accuracy=97.6%]
+round 3/12, 51.4% of the weights, 25 networks: 31%|███   | 4.65k/15.0k [00:31<01:02, 150step/s, accuracy=97.6%, loss=0.083]
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ class Progress:
         """Says what will happen, how much of it, and where."""
         options, recipe, ladder = search.options, search.recipe, search.ladder()
         self._rounds = len(ladder) - 1
-        trainings = search.training_count(self._rounds)
-        dense = options.seeds * recipe.steps
-        self._total = dense + (trainings - options.seeds) * (recipe.steps - search.rewind_step)
+        trainings = sum(search.training_count(number) for number in range(len(ladder)))
+        self._total = sum(search.step_count(number) for number in range(len(ladder)))
         data = search.data
         self._say(
             f"find: {options.model} ({ladder[0]:,} prunable weights) on {data.name}: {len(search.split.x_train):,} samples to train, "
@@ -46,6 +45,7 @@ class Progress:
             f"      {self._rounds} rounds down to {ladder[-1] / ladder[0]:.2%} of the weights, {options.seeds} seeds, "
             f"{options.reinits} reinit and {options.shuffles} shuffle controls each: {trainings:,} trainings of {recipe.steps:,} steps",
             f"      on {search.device()}, {options.threads} threads; run directory {search.directory.path} (Ctrl-C stops, the same command goes on)",
+            *(f"find: warning: {warning}" for warning in search.warnings()),
         )
 
     @contextlib.contextmanager
@@ -77,7 +77,7 @@ class Progress:
 
     def request_stop(self) -> None:
         self._stop = True
-        self._say("\nfind: stopping at the next step; once more to stop at once")
+        self._say("\nfind: stopping as soon as all is saved; once more to stop at once")
 
     def _say(self, *lines: str) -> None:
         if not self.quiet:

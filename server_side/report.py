@@ -1,6 +1,7 @@
 """One self-contained report.html: the verdict, the paper's figures as inline SVG, the table of every round, how to rerun.
 
-No script, no network, no file beside it. It shows what summary.py computed and computes nothing itself.
+No script, no network, no file beside it. Its tables show what summary.py computed; for the figures it takes means and
+intervals of its own from the same trainings.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from markupsafe import Markup
 
 from export.ticket import Ticket
 from server_side import verdict
+from server_side.summary import diverged_controls
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +45,7 @@ def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, r
         figures=_figures(search, rounds, chosen, kinds),
         explanation=verdict.explain(result["verdict"]),
         options=search.options.identity(),
+        diverged=[(row["round"], told) for row in result["rounds"] for told in diverged_controls(row)],
         provenance=result["card"]["provenance"],
         layers={name: (int(mask.sum()), mask.size) for name, mask in ticket.masks.items()},
         command=f"python -m server_side.find --config {search.directory.path}/config.json",
@@ -128,7 +131,7 @@ def _line(kind: str) -> dict[str, Any]:
 
 
 def _learning_curves(axes: Axes, rounds: list[Round], chosen: Round, kinds: Sequence[str]) -> None:
-    """Validation accuracy over steps, mean over seeds: dense, tickets solid, their controls dashed in the same colour."""
+    """Validation accuracy over steps, mean over seeds: dense, tickets solid, their reinits dashed in the same colour."""
     _curve(axes, rounds[0], "dense", color="#555555", label="dense")
     wanted = {min(rounds[1:], key=lambda r: abs(r.density - density)).number for density in CURVES_AT} | {chosen.number}
     colors = ["#0b6fb8", "#2a9d8f", "#7b4fa3", "#d1495b"]
@@ -144,12 +147,15 @@ def _learning_curves(axes: Axes, rounds: list[Round], chosen: Round, kinds: Sequ
 
 
 def _curve(axes: Axes, r: Round, kind: str, **look: Any) -> None:
-    steps, accuracy = _mean_curve(r, kind)
-    axes.plot(steps, 100 * accuracy, linewidth=1.3, **look)
+    if not np.isnan(r.measured[kind].accuracy).all():
+        steps, accuracy = _mean_curve(r, kind)
+        axes.plot(steps, 100 * accuracy, linewidth=1.3, **look)
 
 
 def _mean_curve(r: Round, kind: str) -> tuple[Any, Any]:
-    curves: list[Training] = [training for name, training in r.trainings.items() if f"-{kind}" in name]
+    """Over the trainings of a kind that did not diverge."""
+    named: list[Training] = [training for name, training in r.trainings.items() if f"-{kind}" in name]
+    curves = [training for training in named if training.diverged_step is None]
     return curves[0].steps, np.mean([training.validation_accuracy for training in curves], axis=0)
 
 

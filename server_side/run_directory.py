@@ -1,8 +1,9 @@
 """What a search has finished, on disk: one file a training, written atomically, so that a killed run goes on.
 
-    config.json   data.sha256   rounds/03/seed0-ticket.npz   rounds/03/*.partial.npz, *.pt (under way)   results.json   report.html   ticket/
+    config.json   run.json   rounds/03/seed0-ticket.npz   rounds/03/*.partial.npz, *.pt (under way)   results.json   report.html   ticket/
 
-Only trainings whose weights are needed again (dense, ticket) keep them. Masks are recomputed from the weights.
+config.json holds the options, run.json what else decides the bits: the data's SHA-256 and the versions of packages. Only
+trainings whose weights are needed again (dense, ticket) have them. Masks are recomputed from the weights.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
+import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +26,19 @@ from server_side.errors import UsageError
 from server_side.training import Job, Training
 
 CURVES = ("steps", "train_loss", "validation_loss", "validation_accuracy", "early_accuracy", "final_accuracy")
-BEGUN = ("data.sha256",)  # what a start that was killed may leave without a config.json
+BEGUN = ("run.json",)  # what a start that was killed may leave without a config.json
+SCRATCH = re.compile(r"\..+-[0-9a-f]{16}")  # what atomic.py leaves when it is killed
+DIVERGED = "diverged_step"  # -1: it did not
 WEIGHTS = ("early", "final", "snapshot")
 
 
 class RunDirectory:
-    """A directory that belongs to one set of options and one data set; others are refused with UsageError. Nothing is
-    made before `create`."""
+    """A directory that belongs to one set of options, one data set and one set of `versions`; others are refused with
+    UsageError. Nothing is made before `create`."""
 
-    def __init__(self, path: Path, options: dict[str, Any], data_sha256: str) -> None:
-        self.path, self.options, self.data_sha256 = path, options, data_sha256
+    def __init__(self, path: Path, options: dict[str, Any], data_sha256: str, versions: Mapping[str, str]) -> None:
+        self.path, self.options = path, options
+        self.facts: dict[str, Any] = {"data_sha256": data_sha256, "versions": dict(versions)}
         self._new = not (path / "config.json").exists()
         if not self._new:
             self._check_same()
@@ -43,20 +49,26 @@ class RunDirectory:
         """Makes the directory and its config.json, if they are not there."""
         if self._new:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_file(self.path / "data.sha256", self.data_sha256.encode())
-            content = json.dumps(self.options, indent=1, sort_keys=True) + "\n"
-            write_file(self.path / "config.json", content.encode())
+            write_file(self.path / "run.json", _json(self.facts))
+            write_file(self.path / "config.json", _json(self.options))
 
     def _check_same(self) -> None:
         try:
             there = dict(json.loads((self.path / "config.json").read_text()))
-            data_sha256 = (self.path / "data.sha256").read_text()
-        except (OSError, ValueError, TypeError) as error:
+            facts = json.loads((self.path / "run.json").read_text())
+            data_sha256, versions = facts["data_sha256"], dict(facts["versions"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UsageError(
                 f"output_dir '{self.path}' holds a damaged run ({error}); name another directory"
             ) from error
-        if data_sha256 != self.data_sha256:
+        if data_sha256 != self.facts["data_sha256"]:
             raise UsageError(f"output_dir '{self.path}' holds a run on other data; name another directory or remove it")
+        for name, version in self.facts["versions"].items():
+            if versions.get(name) != version:
+                raise UsageError(
+                    f"output_dir '{self.path}' holds a run by {name} {versions.get(name)}, not {version}, and its bits may "
+                    "differ; install that version, or name another directory"
+                )
         wanted = json.loads(json.dumps(self.options))
         for name in sorted(set(there) | set(wanted)):
             if there.get(name) != wanted.get(name):
@@ -67,7 +79,8 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second process out of the directory; the lock dies with its process."""
+        """Keeps a second process out of the directory and clears away what a killed one was writing; the lock dies with
+        its process."""
         import fcntl
 
         with open(self.path / ".lock", "w") as file:
@@ -77,7 +90,16 @@ class RunDirectory:
                 raise UsageError(
                     f"output_dir '{self.path}' is in use by another search; wait or name another"
                 ) from error
+            self._clear_scratch()
             yield
+
+    def _clear_scratch(self) -> None:
+        for path in [*self.path.iterdir(), *self.path.glob("rounds/*/.*")]:
+            if SCRATCH.fullmatch(path.name):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def round_path(self, round_number: int) -> Path:
         path = self.path / "rounds" / f"{round_number:02d}"
@@ -92,9 +114,9 @@ class RunDirectory:
 
     def save(self, round_number: int, job: Job, training: Training) -> None:
         arrays: dict[str, Any] = {name: getattr(training, name) for name in CURVES}
-        if job.kind in ("dense", "ticket"):
-            for kind in WEIGHTS:
-                arrays |= {f"{kind}/{name}": value for name, value in (getattr(training, kind) or {}).items()}
+        arrays[DIVERGED] = -1 if training.diverged_step is None else training.diverged_step
+        for kind in WEIGHTS:
+            arrays |= {f"{kind}/{name}": value for name, value in (getattr(training, kind) or {}).items()}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_file(self.round_path(round_number) / f"{job.name}.npz", buffer.getvalue())
@@ -105,6 +127,7 @@ class RunDirectory:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 curves = {name: archive[name] for name in CURVES}
+                diverged_step = int(archive[DIVERGED])
                 weights = {
                     kind: {
                         name.split("/", 1)[1]: archive[name] for name in archive.files if name.startswith(f"{kind}/")
@@ -123,4 +146,17 @@ class RunDirectory:
             early=weights["early"],
             final=weights["final"],
             snapshot=weights["snapshot"] or None,
+            diverged_step=None if diverged_step < 0 else diverged_step,
         )
+
+
+def kept_options(path: Path) -> dict[str, Any]:
+    """The options that the run at `path` was begun with; none where there is no run, or a damaged one."""
+    try:
+        return dict(json.loads((path / "config.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

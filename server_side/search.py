@@ -6,7 +6,9 @@ network's), which weights the ticket starts from (those at the rewind step), and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,14 +66,16 @@ class Search:
     def tolerance(self) -> float:
         return float(self.options.filled("accuracy_tolerance"))
 
-    def run(self) -> list[Round]:
-        """All rounds, the dense one first; finished trainings are taken from the run directory."""
+    def run(self, after_round: Callable[[list[Round]], None] = lambda rounds: None) -> list[Round]:
+        """All rounds, the dense one first; finished trainings are taken from the run directory. Calls `after_round` with
+        the rounds so far. Raises UsageError where a dense network or a ticket diverges; a control may."""
         theta0 = {seed: self.theta(seed) for seed in self.seeds}
         everything = {name: np.ones(shape, np.bool_) for name, shape in _prunable_shapes(self.model.network).items()}
         masks = dict.fromkeys(self.seeds, everything)
         snapshot = self.rewind_step or None
         dense_jobs = [Job(seed, "dense", 0, theta0[seed], masks[seed], snapshot_step=snapshot) for seed in self.seeds]
         rounds = [self._round(0, dense_jobs, masks, None)]
+        after_round(rounds)
         dense = {seed: rounds[0].trainings[f"seed{seed}-dense"] for seed in self.seeds}
         rewind = {seed: self._rewind(dense[seed], theta0[seed]) for seed in self.seeds}
         deciding = {seed: dense[seed].final for seed in self.seeds}
@@ -83,6 +87,7 @@ class Search:
                     raise UsageError(f"{collapse}; take a smaller prune_fraction") from collapse
                 break
             rounds.append(self._round(number, list(self._jobs(rewind, masks, number)), masks, rounds[0]))
+            after_round(rounds)
             if self.options.schedule == "iterative":
                 deciding = {seed: rounds[-1].trainings[f"seed{seed}-ticket"].final for seed in self.seeds}
             if self.options.until_accuracy_falls and self._has_fallen(rounds[-1]):
@@ -122,7 +127,7 @@ class Search:
         return next((name for name, size in sizes.items() if removed_count(size, fractions[name]) == size), None)
 
     def untrainable(self) -> str | None:
-        """What in the network this search cannot train, and what to do about it; None if it can train all."""
+        """What in the network or recipe this search cannot train, and what to do about it; None if it can train all."""
         operators = {node.op for node in self.model.network.nodes}
         if "embedding" in operators:
             return (
@@ -130,27 +135,39 @@ class Search:
             )
         if not self.on_device_engine and (stuck := sorted(operators & {"batch_norm", "dropout"})):
             return f"engine {self.options.engine}: the stacked engine cannot train {stuck[0]}; take --engine device"
+        if self.on_device_engine and self._unfit is not None:
+            return f"{self._unfit}; the device engine trains by the same format, so take --engine stacked"
         return None
 
-    def training_count(self, rounds: int) -> int:
-        """Trainings of a whole search of `rounds` rounds of pruning."""
-        return self.options.seeds * (1 + rounds * (1 + self.options.reinits + self.options.shuffles))
+    def warnings(self) -> list[str]:
+        """What a user should know before a long search."""
+        unfit = self._unfit
+        return [f"{unfit}: the ticket can be found, but no .tkt for devices can be made of it"] if unfit else []
+
+    @functools.cached_property
+    def _unfit(self) -> str | None:
+        """A limit of the device's format that the network or the recipe exceeds."""
+        from server_side.device_engine import unfit_for_devices
+
+        return unfit_for_devices(self.model.network, self.recipe, self.theta(self.options.seed))
+
+    def training_count(self, number: int) -> int:
+        """Trainings of round `number`."""
+        return self.options.seeds * (1 if number == 0 else 1 + self.options.reinits + self.options.shuffles)
+
+    def step_count(self, number: int) -> int:
+        """Training steps of round `number`, over all its trainings."""
+        rewound = 0 if number == 0 else 1 + self.options.shuffles
+        return self.training_count(number) * self.recipe.steps - self.options.seeds * rewound * self.rewind_step
 
     def _fraction(self) -> float:
         """Share of the live weights that a round removes."""
-        options = self.options
-        if options.target_density is not None and options.rounds is not None:
-            return float(1 - options.target_density ** (1 / options.rounds))
-        assert options.prune_fraction is not None
-        return options.prune_fraction
+        return float(self.options.filled("prune_fraction"))
 
     def _fractions(self) -> dict[str, float]:
-        options = self.options
-        fractions = dict.fromkeys(self.model.network.prunable, self._fraction())
-        if options.target_density is None or options.rounds is None:
-            assert options.output_prune_fraction is not None
-            fractions[self.model.network.prunable[-1]] = options.output_prune_fraction
-        return fractions
+        """The same by layer, in layerwise scope."""
+        *inner, output = self.model.network.prunable
+        return {**dict.fromkeys(inner, self._fraction()), output: float(self.options.filled("output_prune_fraction"))}
 
     def _rewind(self, dense: Training, theta0: Values) -> Values:
         if self.rewind_step == 0:
@@ -165,14 +182,19 @@ class Search:
         return prune_layerwise(weights, masks, self._fractions())
 
     def _jobs(self, rewind: dict[int, Values], masks: dict[int, Masks], number: int) -> Iterable[Job]:
-        """The tickets of a round and their controls; all start at the rewind step and run equally long."""
+        """The tickets of a round and their controls, all with the budget of the dense network.
+
+        A ticket starts from the dense weights of the rewind step k and trains from there to the end: k steps went into its
+        weights before. So did they into a shuffle's, which starts from the same weights. A reinit's fresh weights have no
+        step behind them: it starts at step 0 and trains k steps more (in open_lth: `start_at_step_zero`).
+        """
         for seed in self.seeds:
             yield Job(seed, "ticket", 0, apply_masks(rewind[seed], masks[seed]), masks[seed], self.rewind_step)
         for seed in self.seeds:
             for index in range(self.options.reinits):
                 fresh = self.model.initial_weights(derive(seed, "reinit", number, index))
                 values = apply_masks({name: value.numpy() for name, value in fresh.items()}, masks[seed])
-                yield Job(seed, "reinit", index, values, masks[seed], self.rewind_step)
+                yield Job(seed, "reinit", index, values, masks[seed])
             for index in range(self.options.shuffles):
                 shuffled = shuffle_masks(masks[seed], generator(seed, "shuffle", number, index))
                 yield Job(seed, "shuffle", index, apply_masks(rewind[seed], shuffled), shuffled, self.rewind_step)
@@ -187,7 +209,7 @@ class Search:
         return Round(number, _density(masks), masks, trainings, measured)
 
     def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
-        """Every job of a round: from the run directory where it is finished, else trained now and saved."""
+        """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
         self.watch.begin_round(number, _density({job.seed: job.masks for job in jobs}), len(jobs))
         done = {job.name: self.directory.load(number, job) for job in jobs}
         trainings = {name: training for name, training in done.items() if training is not None}
@@ -200,20 +222,24 @@ class Search:
         if self.on_device_engine:
             from server_side.device_engine import DeviceEngine  # needs the compiled core: only where it is used
 
-            self._advance_finished([job for job in jobs if job.name in trainings])
+            there = [job for job in jobs if job.name in trainings]
+            self._advance_finished(there)
+            for job in there:  # a kill may have come between the training and the end of its checkpoint
+                self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
             engine = DeviceEngine(self.model.network, self.split, self.recipe, self.options.threads)
             left = {job.name: self.directory.job_checkpoint(number, job) for job in jobs if job.name not in trainings}
             engine.train([job for job in jobs if job.name in left], left, self.watch, finished)
-            return trainings
-        for start in range(0, len(jobs), STACK_SIZE):
-            self._train_stack(number, start, jobs[start : start + STACK_SIZE], trainings)
-        return trainings
+        else:
+            for position, stack in enumerate(_stacks(jobs)):
+                self._train_stack(number, position, stack, trainings)
+        return {job.name: trainings[job.name] for job in jobs}
 
-    def _train_stack(self, number: int, start: int, stack: list[Job], trainings: dict[str, Training]) -> None:
+    def _train_stack(self, number: int, position: int, stack: list[Job], trainings: dict[str, Training]) -> None:
         """A stack is trained whole or not at all: in another grouping its bits might differ."""
-        checkpoint = self.directory.stack_checkpoint(number, start)
+        checkpoint = self.directory.stack_checkpoint(number, position)
         if all(job.name in trainings for job in stack):
             self._advance_finished(stack)
+            checkpoint.unlink(missing_ok=True)
             return
         for job, training in zip(stack, self._stacked().train(stack, checkpoint, self.watch), strict=True):
             self.directory.save(number, job, training)
@@ -227,13 +253,10 @@ class Search:
         return StackedEngine(self.model, self.split, self.recipe, self.device())
 
     def device(self) -> torch.device:
-        wanted = self.options.accelerator
-        return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
+        return torch.device(self.options.accelerator)
 
     @property
     def on_device_engine(self) -> bool:
-        if self.options.engine == "auto":
-            return self.device().type == "cpu"
         return self.options.engine == "device"
 
     def _has_fallen(self, last: Round) -> bool:
@@ -253,13 +276,18 @@ class Search:
 
 
 def measure(by_seed: list[list[Training]]) -> Measured:
-    """One value a seed, the mean over its copies."""
+    """One value a seed, the mean over its copies that did not diverge."""
+    sound = [[training for training in copies if training.diverged_step is None] for copies in by_seed]
 
     def averaged(value_of: str) -> np.ndarray:
-        return np.array([np.mean([_figure(training, value_of) for training in copies]) for copies in by_seed])
+        return np.array([np.mean([_figure(t, value_of) for t in copies]) if copies else np.nan for copies in sound])
 
     return Measured(
-        averaged("accuracy"), averaged("accuracy_end"), averaged("validation_accuracy"), averaged("early_stop")
+        averaged("accuracy"),
+        averaged("accuracy_end"),
+        averaged("validation_accuracy"),
+        averaged("early_stop"),
+        sum(map(len, by_seed)) - sum(map(len, sound)),
     )
 
 
@@ -270,6 +298,14 @@ def _figure(training: Training, name: str) -> float:
         "validation_accuracy": float(training.validation_accuracy[training.early_index]),
         "early_stop": float(training.early_step),
     }[name]
+
+
+def _stacks(jobs: list[Job]) -> list[list[Job]]:
+    """Jobs that are trained as one program: of the same first step, at most STACK_SIZE together."""
+    by_start: dict[int, list[Job]] = defaultdict(list)
+    for job in jobs:
+        by_start[job.first_step].append(job)
+    return [group[i : i + STACK_SIZE] for group in by_start.values() for i in range(0, len(group), STACK_SIZE)]
 
 
 def _prunable_shapes(network: Network) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,8 @@
 """Trains many replicas of one network as a single batched program: torch.func over parameters stacked on a new axis.
 
 Pruned weights stay exactly 0: their gradients are masked before the optimizer sees them, so neither momentum nor weight
-decay can move them. Goes on from its own checkpoint to the same bits; never regroups a stack that was begun.
+decay can move them. Goes on from its own checkpoint to the same bits; never regroups a stack that was begun. A control that
+diverges stays in its stack, as NaN, and touches no other replica.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class _Run:
         self._due = frozenset(self.evaluations)
         self.curves: dict[str, list[Any]] = {"train_loss": [], "validation_loss": [], "validation_accuracy": []}
         self.lowest = np.full(len(jobs), np.inf)
+        self.diverged = np.full(len(jobs), -1)  # the step at which it was noticed
         self.early = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.snapshot: Stack | None = None
         self._loss_sum = torch.zeros(len(jobs), device=engine.device)
@@ -143,7 +145,11 @@ class _Run:
         self._loss_sum += loss.detach()
         self._loss_count += 1
         if self._visit():
-            watch.advanced(0, self.curves["train_loss"][-1].mean(), self.curves["validation_accuracy"][-1].mean())
+            sound = self.diverged < 0
+            train_loss, accuracy = (self.curves[name][-1][sound] for name in ("train_loss", "validation_accuracy"))
+            watch.advanced(
+                0, *(float(values.mean()) if sound.any() else float("nan") for values in (train_loss, accuracy))
+            )
         watch.advanced(len(self.jobs), float("nan"), float("nan"))
 
     def _visit(self) -> bool:
@@ -154,9 +160,11 @@ class _Run:
             return False
         detached = {name: p.detach() for name, p in self.parameters.items()}
         loss, accuracy = self.engine.evaluate(detached, self.engine.validation)
-        if not np.isfinite(loss).all():
-            raise diverged(self.jobs[int(np.argmin(np.isfinite(loss)))], self.step, self.engine.recipe)
-        better = loss < self.lowest
+        for position in np.flatnonzero(~np.isfinite(loss) & (self.diverged < 0)):
+            if not self.jobs[position].is_control:
+                raise diverged(self.jobs[position], self.step, self.engine.recipe)
+            self.diverged[position] = self.step
+        better = (loss < self.lowest) & (self.diverged < 0)
         self.lowest = np.where(better, loss, self.lowest)
         for position in np.flatnonzero(better):
             for name, value in detached.items():
@@ -165,6 +173,8 @@ class _Run:
         self.curves["train_loss"].append(train_loss if self._loss_count else np.full(len(self.jobs), np.nan))
         self.curves["validation_loss"].append(loss)
         self.curves["validation_accuracy"].append(accuracy)
+        for curve in self.curves.values():
+            curve[-1][self.diverged >= 0] = np.nan
         self._loss_sum.zero_()
         self._loss_count = 0
         return True
@@ -178,6 +188,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "curves": {name: torch.from_numpy(np.array(rows)) for name, rows in self.curves.items()},
             "lowest": torch.from_numpy(self.lowest),
+            "diverged": torch.from_numpy(self.diverged),
             "early": self.early,
             "snapshot": self.snapshot,
             "loss_sum": self._loss_sum,
@@ -191,7 +202,7 @@ class _Run:
         """False, and nothing changed, if there is no checkpoint of these replicas or it is damaged."""
         try:
             state = torch.load(path, map_location=self.engine.device, weights_only=True)
-            if state["jobs"] != [job.name for job in self.jobs]:
+            if state["jobs"] != [job.name for job in self.jobs] or "diverged" not in state:
                 return False
         except Exception:  # torch raises many kinds for damaged files
             return False
@@ -200,30 +211,34 @@ class _Run:
             parameter.data.copy_(state["parameters"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.curves = {name: list(rows.cpu().numpy()) for name, rows in state["curves"].items()}
-        self.lowest = state["lowest"].cpu().numpy()
+        self.lowest, self.diverged = state["lowest"].cpu().numpy(), state["diverged"].cpu().numpy()
         self.early, self.snapshot = state["early"], state["snapshot"]
         self._loss_sum, self._loss_count = state["loss_sum"], state["loss_count"]
         return True
 
     def trainings(self) -> list[Training]:
-        """Tests every replica at its early stop and at the end. Raises RuntimeError if a pruned weight has moved."""
+        """Tests every replica at its early stop and at the end; controls leave their weights behind. Raises RuntimeError if
+        a pruned weight has moved."""
         final = {name: p.detach() for name, p in self.parameters.items()}
         _, early_accuracy = self.engine.evaluate(self.early, self.engine.test)
         _, final_accuracy = self.engine.evaluate(final, self.engine.test)
+        sound = torch.from_numpy(self.diverged < 0).to(self.engine.device)
         for name, mask in self.masks.items():
-            if torch.any(final[name][mask == 0] != 0):
+            if torch.any(final[name][sound][mask[sound] == 0] != 0):
                 raise RuntimeError(f"a pruned weight of '{name}' is no longer 0")
+        early_accuracy[self.diverged >= 0] = final_accuracy[self.diverged >= 0] = np.nan
         return [
             Training(
                 steps=np.array(self.evaluations),
                 **{name: np.array(rows)[:, position] for name, rows in self.curves.items()},
                 early_accuracy=float(early_accuracy[position]),
                 final_accuracy=float(final_accuracy[position]),
-                early=_of(self.early, position),
-                final=_of(final, position),
-                snapshot=_of(self.snapshot, position) if self.snapshot is not None else None,
+                early={} if job.is_control else _of(self.early, position),
+                final={} if job.is_control else _of(final, position),
+                snapshot=None if self.snapshot is None or job.is_control else _of(self.snapshot, position),
+                diverged_step=int(self.diverged[position]) if self.diverged[position] >= 0 else None,
             )
-            for position in range(len(self.jobs))
+            for position, job in enumerate(self.jobs)
         ]
 
 

@@ -1,6 +1,6 @@
-"""From finished rounds to what is handed out: results.json, the ticket with its card, the report, the text on stdout.
+"""From a plan or finished rounds to what is handed out: results.json, the ticket with its card, the text on stdout.
 
-Every figure is computed here once; the report and the text only show it.
+Every figure of a table is computed here once; the report and the text only show it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
 from export.atomic import write_file
-from export.ticket import Ticket, load_ticket
+from export.ticket import Ticket, TicketError, load_ticket
 from server_side import verdict
+from server_side.errors import UsageError
 
 if TYPE_CHECKING:
     from server_side.search import Round, Search
@@ -30,11 +28,12 @@ def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, A
     from server_side import report
 
     chosen = _choose(search, rounds)
-    judged = {r.number: verdict.judge(r.measured, r.density, search.tolerance) for r in rounds[1:]}
+    judged = _judged(search, rounds)
     card = _card(search, chosen, judged[chosen.number])
     ticket = search.ticket(chosen, rounds[0], card)
     path = _save(ticket, search.directory.path / "ticket")
     result: dict[str, Any] = {
+        "complete": True,
         "ticket": str(path),
         "ticket_hash": ticket.hash,
         "density": chosen.density,
@@ -47,11 +46,69 @@ def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, A
         "rounds": [_round(search, r, judged.get(r.number)) for r in rounds],
         "report": str(search.directory.path / "report.html"),
         "seconds": seconds,
+        "run": _circumstances(search),
         "card": dict(ticket.card),
     }
-    write_file(search.directory.path / "results.json", json.dumps(result, indent=1, allow_nan=False).encode())
     write_file(search.directory.path / "report.html", report.render(search, rounds, chosen, ticket, result).encode())
+    _write_results(search, result)
     return result
+
+
+def record(search: Search, rounds: list[Round]) -> None:
+    """results.json after a round, marked as incomplete, for who wants to know how far it is. One that tells of as many
+    rounds or more stays: a run that goes on finds its rounds again one by one."""
+    try:
+        known = len(json.loads((search.directory.path / "results.json").read_text())["rounds"])
+    except (OSError, ValueError, TypeError, KeyError):
+        known = 0
+    if known < len(rounds):
+        judged = _judged(search, rounds)
+        rows = [_round(search, r, judged.get(r.number)) for r in rounds]
+        planned = len(search.ladder()) - 1
+        _write_results(
+            search, {"complete": False, "rounds_planned": planned, "rounds": rows, "run": _circumstances(search)}
+        )
+
+
+def plan(search: Search) -> dict[str, Any]:
+    """What a search will do and write: what --dry-run --json prints."""
+    ladder, path = search.ladder(), search.directory.path
+    rows = [
+        {
+            "round": number,
+            "live": live,
+            "density": live / ladder[0],
+            "trainings": search.training_count(number),
+            "steps": search.step_count(number),
+        }
+        for number, live in enumerate(ladder)
+    ]
+    files = ["config.json", "run.json", *(f"rounds/{number:02d}" for number in range(len(ladder)))]
+    files += ["results.json", "report.html", "ticket/ticket.json", "ticket/weights.safetensors"]
+    return {
+        "rounds": rows,
+        "trainings": sum(row["trainings"] for row in rows),
+        "steps": sum(row["steps"] for row in rows),
+        "steps_of_a_training": search.recipe.steps,
+        "engine": search.options.engine,
+        "accelerator": search.options.accelerator,
+        "threads": search.options.threads,
+        "files": [str(path / name) for name in files],
+        "warnings": search.warnings(),
+    }
+
+
+def _judged(search: Search, rounds: list[Round]) -> dict[int, dict[str, Any]]:
+    return {r.number: verdict.judge(r.measured, r.density, search.tolerance) for r in rounds[1:]}
+
+
+def _circumstances(search: Search) -> dict[str, Any]:
+    """Where and how this start was made; no part of the card, so that the ticket's hash does not depend on it."""
+    return {"threads": search.options.threads, "data": search.options.data, "python": platform.python_version()}
+
+
+def _write_results(search: Search, result: dict[str, Any]) -> None:
+    write_file(search.directory.path / "results.json", json.dumps(result, indent=1, allow_nan=False).encode())
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -64,6 +121,7 @@ def as_text(result: dict[str, Any]) -> str:
         lines.append(
             f"{row['round']:>5} {row['density']:>9.2%}  " + "  ".join(cells) + ("  dense" if row["round"] == 0 else "")
         )
+        lines += [f"{'':>17}{told}" for told in diverged_controls(row)]
     sure = result["verdict"]
     head = (
         "undecided with one seed; the ticket"
@@ -85,7 +143,15 @@ def as_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def diverged_controls(row: dict[str, Any]) -> list[str]:
+    """In words, which controls of a round have failed."""
+    failed = {kind: row[kind]["diverged"] for kind in KINDS if kind in row and row[kind]["diverged"]}
+    return [f"{kind}: {count} diverged and left out of the means" for kind, count in failed.items()]
+
+
 def _cells(figures: dict[str, Any]) -> str:
+    if figures["accuracy"] is None:
+        return f"{'diverged':<31}"
     std = figures["accuracy_std"]
     accuracy = f"{figures['accuracy']:.2%}" + (f" ±{100 * std:.2f}" if std is not None else "")
     return f"{accuracy:<15}{figures['accuracy_end']:<8.2%}{figures['early_stop_step']:<8.0f}"
@@ -112,9 +178,11 @@ def _round(search: Search, r: Round, judged: dict[str, Any] | None) -> dict[str,
 
 
 def _card(search: Search, chosen: Round, judged: dict[str, Any]) -> dict[str, Any]:
-    """What devices and people need to know of the ticket; nothing in it depends on when or where the search ran."""
-    recipe, options = search.recipe, search.options
+    """What devices and people need to know of the ticket. It is hashed, so nothing is in it that the same search on another
+    machine would have otherwise: no path, no thread, no time."""
+    recipe = search.recipe
     seed = search.best_seed(chosen)
+    options = {name: value for name, value in search.options.identity().items() if name not in ("data", "threads")}
     return {
         "task": search.data.name,
         "labels": list(search.data.labels),
@@ -127,16 +195,23 @@ def _card(search: Search, chosen: Round, judged: dict[str, Any]) -> dict[str, An
         "provenance": {
             "seed": seed,
             "round": chosen.number,
-            "options": options.identity(),
-            "data_sha256": search.data.fingerprint,
-            "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
-            "device": search.device().type,
+            "options": options,
+            **search.directory.facts,
         },
     }
 
 
+def check_ticket_there(path: Path) -> Ticket | None:
+    """The ticket that an earlier start has written, if any; raises UsageError if it is damaged."""
+    try:
+        return load_ticket(path) if path.exists() else None
+    except TicketError as error:
+        raise UsageError(f"{error}; or remove it, and the same command writes it again") from error
+
+
 def _save(ticket: Ticket, path: Path) -> Path:
     """A ticket of an older version of this program is set aside, not overwritten."""
-    if path.exists() and load_ticket(path).hash != ticket.hash:
+    there = check_ticket_there(path)
+    if there is not None and there.hash != ticket.hash:
         shutil.move(path, path.with_name(f"{path.name}-before-{os.getpid()}"))
     return ticket.save(path)

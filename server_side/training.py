@@ -2,6 +2,7 @@
 
 Early stopping is applied in retrospect: every training runs to the end, and its early stop is the evaluation with the
 lowest validation loss (the first of equals). The test part is looked at twice, at the early stop and at the end.
+A control may diverge: it has failed, has no figures, and the search goes on; a dense network or a ticket may not.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from server_side.prune import Masks
 Kind = Literal["dense", "ticket", "reinit", "shuffle"]
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
-CHECKPOINT_SECONDS = 60.0  # an engine saves what is under way that often, and when it is asked to stop
+CHECKPOINT_SECONDS = 60.0  # an engine saves what is under way about that often, and when it is asked to stop
 
 
 class Interrupted(Exception):
-    """The user asked to stop; all that was finished is on disk, the same command goes on."""
+    """The user asked to stop; what was finished and what is under way is on disk, the same command goes on."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,22 @@ class Job:
     snapshot_step: int | None = None
 
     @property
+    def is_control(self) -> bool:
+        """Its figures are all that is needed: nothing is made of its weights, and nothing hangs on its success."""
+        return self.kind in ("reinit", "shuffle")
+
+    @property
     def name(self) -> str:
-        return f"seed{self.seed}-{self.kind}{self.index if self.kind in ('reinit', 'shuffle') else ''}"
+        return f"seed{self.seed}-{self.kind}{self.index if self.is_control else ''}"
 
 
 @dataclass(frozen=True)
 class Training:
     """The outcome of a job. `steps` (evaluations,) counts from initialisation; accuracies are fractions of 1.
 
-    `early` and `final` hold the weights at the early stop and at the end, `snapshot` those at the job's snapshot step.
+    `early` and `final` hold the weights at the early stop and at the end, `snapshot` those at the job's snapshot step; of a
+    control there are none. A control that diverged has NaN for figures, in the curves from `diverged_step` on, by which
+    step its loss was no longer finite.
     """
 
     steps: NDArray[np.int64]
@@ -86,6 +94,7 @@ class Training:
     early: Values
     final: Values
     snapshot: Values | None = None
+    diverged_step: int | None = None
 
     @property
     def early_index(self) -> int:
@@ -106,11 +115,11 @@ class Watch(Protocol):
         """So many steps of single replicas were made; the figures are means, NaN where nothing new is known."""
 
     def stop_requested(self) -> bool:
-        """True when the engine is to save what it can and raise Interrupted at the next step."""
+        """True when the engine is to save what is under way, as soon as it can, and raise Interrupted."""
 
 
 def diverged(job: Job, step: int, recipe: Recipe) -> UsageError:
-    """What to raise when a loss of `job` is no longer finite."""
+    """What to raise when a loss of `job`, which is no control, is no longer finite."""
     return UsageError(
         f"learning_rate {recipe.learning_rate}: the loss of {job.name} is not finite by step {step}; take a smaller one"
     )

@@ -1,7 +1,8 @@
 """The hypothesis of Frankle & Carbin 2019 as a test: t' <= t, a' >= a, p' << p, against dense and against the controls.
 
 Every comparison is paired over seeds, with a two-sided Student t interval of CONFIDENCE on the mean difference; no
-correction for the number of rounds looked at. It says no, or "one seed is not enough", as readily as yes.
+correction for the number of rounds looked at. It says no, or "one seed is not enough", as readily as yes. Controls that
+diverged are left out, as NaN; nothing is won against a control of which fewer than two seeds are left.
 """
 
 from __future__ import annotations
@@ -19,35 +20,40 @@ SMALL_DENSITY = 0.5  # p' << p: at least half of the weights are gone
 
 @dataclass(frozen=True)
 class Measured:
-    """One kind of network at one round, a value a seed (controls: the mean over their copies). Accuracies at the early
-    stop and at the end are of the test part, `validation_accuracy` of the validation part at the early stop."""
+    """One kind of network at one round, a value a seed (controls: the mean over their copies that did not diverge, NaN if
+    none is left; `diverged` counts the others). Accuracies at the early stop and at the end are of the test part,
+    `validation_accuracy` of the validation part at the early stop."""
 
     accuracy: NDArray[np.float64]
     accuracy_end: NDArray[np.float64]
     validation_accuracy: NDArray[np.float64]
     early_stop_step: NDArray[np.float64]
+    diverged: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Mean, standard deviation and interval over seeds of each figure, and the figure of each seed."""
-        result: dict[str, Any] = {}
+        """Mean, standard deviation and interval over seeds of each figure, and the figure of each seed; None for NaN."""
+        result: dict[str, Any] = {"diverged": self.diverged}
         for name in ("accuracy", "accuracy_end", "validation_accuracy", "early_stop_step"):
             values = getattr(self, name)
             mean, low, high = interval(values)
+            there = values[~np.isnan(values)]
             result |= {
-                name: mean,
-                f"{name}_std": float(values.std(ddof=1)) if len(values) > 1 else None,
+                name: _known(mean),
+                f"{name}_std": float(there.std(ddof=1)) if len(there) > 1 else None,
                 f"{name}_interval": [low, high],
-                f"{name}_by_seed": [float(value) for value in values],
+                f"{name}_by_seed": [_known(float(value)) for value in values],
             }
         return result
 
 
 def interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float | None, float | None]:
-    """Mean and the ends of its CONFIDENCE interval; the ends are None for a single value."""
+    """Mean and the ends of its CONFIDENCE interval over the values that are not NaN; without any the mean is NaN, with
+    fewer than two the ends are None."""
     from scipy.stats import t as student  # a second to import: only here
 
     array = np.asarray(values, np.float64)
-    mean = float(array.mean())
+    array = array[~np.isnan(array)]
+    mean = float(array.mean()) if len(array) else float("nan")
     if len(array) < 2:
         return mean, None, None
     half = float(student.ppf((1 + CONFIDENCE) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
@@ -88,7 +94,11 @@ def judge(measured: Mapping[str, Measured], density: float, tolerance: float) ->
 
 def _compared(differences: NDArray[np.float64]) -> dict[str, Any]:
     mean, low, high = interval(differences)
-    return {"difference": mean, "low": low, "high": high}
+    return {"difference": _known(mean), "low": low, "high": high}
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def choose(rounds: Sequence[Mapping[str, Measured]], densities: Sequence[float], tolerance: float) -> int:
@@ -145,4 +155,8 @@ def _mark(holds: bool) -> str:
 
 
 def _points(comparison: Mapping[str, Any]) -> str:
+    if comparison["difference"] is None:
+        return "unknown, as all its trainings diverged"
+    if comparison["low"] is None:
+        return f"{100 * comparison['difference']:+.2f} points, of one seed alone, as the others diverged"
     return f"{100 * comparison['difference']:+.2f} points [{100 * comparison['low']:+.2f}, {100 * comparison['high']:+.2f}]"

@@ -542,6 +542,13 @@ def test_unknown_operators_are_unsupported_and_known_ones_that_do_not_fit_are_no
     assert not isinstance(caught.value, UnsupportedOperator)
 
 
+def test_a_parameter_that_is_not_trained_is_refused_by_name() -> None:
+    module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    module[0].requires_grad_(False)
+    with pytest.raises(UnsupportedOperator, match=r"parameter '0\.weight': requires_grad=False, .* set it True, or"):
+        lower(module, (6,))
+
+
 def test_an_output_that_was_changed_through_a_view_is_refused() -> None:
     with pytest.raises(UnsupportedOperator, match=r"reads what aten\.relu_\.default changed through another view"):
         lower(Function(changed_at_last), VECTOR)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from server_side import summary, verdict
 from server_side.controls import apply_masks, shuffle_masks
+from server_side.search import Search
 from server_side.seeds import BatchOrder, derive, generator
 from server_side.stacked import StackedEngine
 from server_side.training import Job, Training, Watch
@@ -105,6 +109,72 @@ def test_rewinding_to_a_step_starts_from_the_dense_weights_there(tmp_path: Path)
     for name, mask in ticket.masks.items():
         assert ticket.init[name][mask].tobytes() == snapshot[name][mask].tobytes()
     assert rounds[1].trainings["seed0-ticket"].steps[0] == 20  # the schedule restarts there too
+
+
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+def test_with_a_late_rewind_every_training_has_the_dense_networks_budget(tmp_path: Path, engine: str) -> None:
+    """A ticket and a shuffle have the steps before the rewind in their weights; a reinit must train them."""
+    small = search(tmp_path, rewind_step="20it", rounds=1, engine=engine)
+    trainings = small.run()[1].trainings
+    first = {name: int(training.steps[0]) for name, training in trainings.items() if name.startswith("seed0")}
+    assert first == {"seed0-ticket": 20, "seed0-reinit0": 0, "seed0-shuffle0": 20}
+    assert {int(training.steps[-1]) for training in trainings.values()} == {40}
+    assert small.step_count(1) == 2 * (20 + 40 + 20)
+
+
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+def test_a_control_that_diverges_has_failed_and_stops_nothing(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search(tmp_path / "whole", engine=engine, seeds=3, rounds=1).run()
+    jobs = Search._jobs
+
+    def exploding(*arguments: Any) -> Any:
+        for job in jobs(*arguments):
+            huge = {name: value * np.float32(1e20) for name, value in job.start.items()}
+            yield replace(job, start=huge) if job.name in ("seed0-reinit0", "seed1-shuffle0") else job
+
+    monkeypatch.setattr(Search, "_jobs", exploding)
+    for _ in ("trained", "loaded"):
+        small = search(tmp_path / "failed", engine=engine, seeds=3, rounds=1)
+        rounds = small.run()
+        assert rounds[1].trainings["seed0-reinit0"].diverged_step is not None
+        for name, training in rounds[1].trainings.items():
+            if name not in ("seed0-reinit0", "seed1-shuffle0"):
+                other = whole[1].trainings[name]
+                assert training.validation_loss.tobytes() == other.validation_loss.tobytes()
+                assert training.early_accuracy == other.early_accuracy
+        reinit, expected = rounds[1].measured["reinit"], whole[1].measured["reinit"]
+        assert (reinit.diverged, rounds[1].measured["ticket"].diverged) == (1, 0)
+        assert np.isnan(reinit.accuracy).tolist() == [True, False, False]
+        assert reinit.accuracy[1:].tolist() == expected.accuracy[1:].tolist()
+        result = summary.conclude(small, rounds, seconds=1.0)
+    assert result["reinit"]["accuracy_by_seed"][0] is None
+    assert result["reinit"]["accuracy"] == pytest.approx(expected.accuracy[1:].mean())
+    json.dumps(result, allow_nan=False)
+    assert "reinit: 1 diverged and left out of the means" in summary.as_text(result)
+    assert "Round 1, reinit: 1 diverged and left out of the means." in (tmp_path / "failed/report.html").read_text()
+
+
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+def test_where_all_copies_of_a_control_diverge_nothing_is_won(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Search._jobs
+
+    def exploding(*arguments: Any) -> Any:
+        for job in jobs(*arguments):
+            huge = {name: value * np.float32(1e20) for name, value in job.start.items()}
+            yield replace(job, start=huge) if job.kind == "reinit" else job
+
+    monkeypatch.setattr(Search, "_jobs", exploding)
+    small = search(tmp_path, engine=engine, rounds=1)
+    result = summary.conclude(small, small.run(), seconds=1.0)
+    assert result["reinit"]["accuracy"] is None
+    assert result["verdict"]["reinit"] == {"difference": None, "low": None, "high": None, "holds": False}
+    assert not result["verdict"]["winning"]
+    assert "better than reinit: accuracy unknown, as all" in "".join(verdict.explain(result["verdict"]))
+    assert " diverged " in summary.as_text(result)
 
 
 def test_reinit_has_the_tickets_mask_and_other_weights(tmp_path: Path) -> None:

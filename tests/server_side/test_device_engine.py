@@ -52,8 +52,6 @@ def test_threads_and_interruptions_change_no_bit(tmp_path: Path, damaged: bool) 
     (partial,) = (tmp_path / "stopped").rglob("*.partial.npz")  # in the middle of a training
     if damaged:
         partial.write_bytes(b"this training begins anew")
-    config = tmp_path / "stopped" / "config.json"
-    config.write_text(config.read_text().replace('"threads": 1', '"threads": 2'))
     stopped = search(tmp_path / "stopped", again, threads=2, **settings)
     for one, other in zip(whole, stopped.run(), strict=True):
         for name, training in one.trainings.items():

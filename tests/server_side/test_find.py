@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from server_side.find import main
 from tests.server_side.searches import blobs, search
 
 ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = [
     *("--data", "tests.server_side.searches:blobs", "--model", "tests.server_side.searches:Tiny", "--seeds", "3"),
     *("--rounds", "3", "--reinits", "2", "--steps", "60it", "--evaluate-every", "10it", "--batch", "16"),
@@ -96,11 +101,37 @@ def test_no_matching_ticket_exits_3_and_says_what_came_closest(tmp_path: Path) -
     assert (tmp_path / "run/report.html").exists()
 
 
-def test_dry_run_writes_nothing(tmp_path: Path) -> None:
-    process = find("--output-dir", str(tmp_path / "run"), "--dry-run")
-    assert process.returncode == 0
-    assert "3 rounds down to 51.46%" in process.stderr
+def test_dry_run_writes_nothing_and_prints_the_plan(
+    done: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, "--output-dir", str(tmp_path / "run"), "--dry-run", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "3 rounds down to 51.46%" in captured.err
     assert not (tmp_path / "run").exists()
+    plan = json.loads(captured.out)
+    assert [row["live"] for row in plan["rounds"]] == [480, 384, 308, 247]
+    assert [row["trainings"] for row in plan["rounds"]] == [3, 12, 12, 12]
+    assert (plan["trainings"], plan["steps"], plan["steps_of_a_training"]) == (39, 39 * 60, 60)
+    made = {done[1] / Path(file).relative_to(tmp_path / "run") for file in plan["files"]}
+    assert [str(file) for file in made if not file.exists()] == []
+    assert set(plan) <= documented()
+    assert set(plan["rounds"][0]) <= documented()
+
+
+def documented() -> set[str]:
+    """Every key that the README names for this command."""
+    part = README[README.index("**`server_side.find`**") : README.index("**`export`**")]
+    return set(re.findall(r"`(\w+)(?:\[\])?`", part))
+
+
+def test_the_readme_names_every_key(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    result = json.loads((done[1] / "results.json").read_text())
+    figures = {name.removesuffix(end) for name in result["dense"] for end in ("_std", "_interval", "_by_seed")}
+    comparisons = {key for part in result["verdict"].values() if isinstance(part, dict) for key in part}
+    figures = {name for name in figures if not name.endswith(("_std", "_interval", "_by_seed"))}
+    keys = {*result, *figures, *result["verdict"], *comparisons - {"value"}, *result["rounds"][1], *result["run"]}
+    assert keys - documented() == set()
+    assert result.keys() == json.loads(done[0].stdout).keys()
 
 
 def test_another_configuration_in_the_same_directory_is_refused(
@@ -125,6 +156,9 @@ BAD: list[tuple[list[str], str]] = [
     (["--model", "tests.server_side.test_find:reading", "--engine", "device"], "leave the embedding out"),
     (["--model", "tests.server_side.test_find:too_many_outputs"], "7 outputs, but the data has 4 classes"),
     (["--steps", "many"], "expected steps like 500it"),
+    (["--steps", "²it"], "expected steps like 500it"),
+    (["--validation", ".nan"], "validation nan: must be a count, or a share"),
+    (["--validation", "-1"], "validation -1.0: must be a count, or a share"),
     (["--prune-fraction", "1.5"], "prune_fraction 1.5: must be between 0 and 1"),
     (["--batch", "5000"], "batch 5000: more than the 256 training samples"),
     (["--rewind-step", "60it"], "more than rewind_step"),
@@ -135,11 +169,89 @@ BAD: list[tuple[list[str], str]] = [
     (["--accelerator", "cuda"], "finds no CUDA device"),
     (["--model", "tests.server_side.test_find:raising"], "KeyError: 'width' (in "),
     (["--data", "tests.server_side.test_find:raising"], "KeyError: 'width' (in "),
+    (["--data", "tests.server_side.test_find:half_tested"], "x_test without y_test; give both"),
+    (["--data", "tests.server_side.test_find:wide"], "train part: sample 3 holds 1e+300, beyond float32; scale"),
+    (["--data", "tests.server_side.test_find:flat"], "cannot be normalised in float32; scale"),
+    (["--model", "tests.server_side.test_find:no_such"], "has no 'no_such'; expected package.module:name"),
+    (["--model", "tests.server_side.test_find:of_numpy"], "other weights '0.weight' for the same seed; draw all"),
+    (["--model", "tests.server_side.test_find:of_one_seed"], "the same weights for every seed; draw all"),
+    (["--model", "tests.server_side.test_find:growing"], "another network when called again; give the same"),
+    (["--model", "tests.server_side.test_find:not_a_number"], "'0.weight' with NaN or infinite weights"),
+    (["--model", "tests.server_side.test_find:untrained"], "parameter '0.bias': requires_grad=False, but a device"),
+    (["--target-density", "0.1"], "target_density 0.1 with rounds 3: either says where to stop; leave one out"),
+    (["--scope", "global", "--output-prune-fraction", "0.1"], "output_prune_fraction 0.1 with scope global: all"),
+    (["--momentum", "0.9"], "momentum 0.9 with optimizer adam: only sgd has it; leave it out"),
+    (
+        ["--engine", "device", "--accelerator", "cuda"],
+        "accelerator cuda with engine device: that one trains on the CPU",
+    ),
 ]
 
 
 def raising() -> Any:
     raise KeyError("width")
+
+
+def half_tested() -> Any:
+    data = blobs()
+    del data["y_test"]
+    return data
+
+
+def wide() -> Any:
+    data = blobs()
+    data["x"] = data["x"].astype(np.float64)
+    data["x"][3, 7] = 1e300
+    return data
+
+
+def flat() -> Any:
+    """A spread that float32 cannot divide by."""
+    return {name: value * np.float32(1e-40) if name[0] == "x" else value for name, value in blobs().items()}
+
+
+def of_numpy() -> Any:
+    """numpy's generator is not torch's: no seed of the search fixes these weights."""
+    import torch
+    from torch import nn
+
+    layer = nn.Linear(20, 4)
+    layer.weight.data = torch.from_numpy(np.random.default_rng().normal(size=(4, 20)).astype(np.float32))
+    return nn.Sequential(layer)
+
+
+def of_one_seed() -> Any:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 4))
+
+
+GROWN = iter(range(8, 1000))
+
+
+def growing() -> Any:
+    from torch import nn
+
+    width = next(GROWN)
+    return nn.Sequential(nn.Linear(20, width), nn.Linear(width, 4))
+
+
+def not_a_number() -> Any:
+    from torch import nn
+
+    layer = nn.Linear(20, 4)
+    layer.weight.data[1, 2] = float("nan")
+    return nn.Sequential(layer)
+
+
+def untrained() -> Any:
+    from torch import nn
+
+    layer = nn.Linear(20, 4)
+    layer.bias.requires_grad = False
+    return nn.Sequential(layer)
 
 
 def unsupported() -> Any:
@@ -284,7 +396,7 @@ def test_bad_data_is_named(
 
 def test_options_of_the_ladder(tmp_path: Path) -> None:
     assert search(tmp_path / "a", rounds=None, target_density=0.3).ladder()[-1] <= 0.3 * 480
-    ladder = search(tmp_path / "b", rounds=4, target_density=0.1).ladder()
+    ladder = search(tmp_path / "b", rounds=4, prune_fraction=0.4377).ladder()  # as the error for both says
     assert len(ladder) == 5
     assert ladder[-1] / 480 == pytest.approx(0.1, abs=0.01)
     ladder = search(tmp_path / "c", rounds=3, scope="global").ladder()
@@ -318,3 +430,126 @@ def test_presets_are_the_papers_protocol() -> None:
     assert defaults["learning_rate"] == 1.2e-3
     assert (defaults["batch"], defaults["steps"], defaults["evaluate_every"]) == (60, "50000it", "100it")
     assert (defaults["validation"], defaults["prune_fraction"], defaults["output_prune_fraction"]) == (5000, 0.2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def Tiny(:", "SyntaxError: invalid syntax (in "),
+        ("raise RuntimeError('no licence')", "RuntimeError: no licence (in "),
+        ("import no_such_package", "No module named 'no_such_package'; expected"),
+    ],
+)
+@pytest.mark.parametrize("option", ["model", "data"])
+def test_a_module_that_cannot_be_imported_is_named(
+    option: str,
+    text: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main([*SMALL, "--output-dir", str(tmp_path / "run"), f"--{option}", "broken_module:Tiny"]) == 2
+    captured = capsys.readouterr().err
+    assert f"{option} 'broken_module:Tiny': {told}" in captured
+    assert captured.count("\n") == 1
+
+
+@pytest.mark.parametrize("damaged", ["ticket.json", "weights.safetensors"])
+def test_a_damaged_ticket_is_named_before_anything_is_trained(
+    damaged: str,
+    done: tuple[subprocess.CompletedProcess[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(done[1], tmp_path / "run")
+    (tmp_path / "run/ticket" / damaged).write_bytes(b"{}")
+    shutil.rmtree(tmp_path / "run/rounds")
+    again = [*SMALL, "--output-dir", str(tmp_path / "run"), "--accuracy-tolerance", "0.2", "--quiet"]
+    assert main(again) == 2
+    captured = capsys.readouterr()
+    assert "or remove it, and the same command writes it again" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "run/rounds").exists()
+    shutil.rmtree(tmp_path / "run/ticket")
+    assert main([*again, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ticket_hash"] == json.loads(done[0].stdout)["ticket_hash"]
+
+
+def test_what_killed_runs_left_is_cleared_away(
+    done: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done[1], run)
+    (run / ".ticket-0123456789abcdef").mkdir()
+    left = [run / ".ticket-0123456789abcdef/ticket.json", run / ".results.json-0123456789abcdef"]
+    left += [
+        run / "rounds/01/.seed0-ticket.npz-0123456789abcdef",
+        run / "rounds/01/stack0.pt",
+        run / "rounds/00/stack0.pt",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    assert main([*SMALL, "--output-dir", str(run), "--accuracy-tolerance", "0.2", "--quiet"]) == 0
+    assert [str(path) for path in left if path.exists()] == []
+    assert {path.name for path in run.iterdir()} == {path.name for path in done[1].iterdir()}
+
+
+def endless() -> Any:
+    """So much to train between two evaluations that no test waits for it."""
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(2000, 20)).astype(np.float32), generator.integers(0, 4, 2000)
+
+
+def test_the_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+    arguments = ["--engine", "device", "--data", f"{__name__}:endless", "--steps", "100000000it"]
+    arguments += ["--evaluate-every", "5000000it", "--output-dir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "server_side.find", *SMALL, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while not (tmp_path / "run/rounds/00").exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            time.sleep(1)  # into the training
+            process.send_signal(signal.SIGINT)
+            time.sleep(1)
+            assert process.poll() is None  # it saves at its next evaluation
+            process.send_signal(signal.SIGINT)
+            told = process.communicate(timeout=5)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "once more to stop at once" in told
+    assert f"stopped at once; the same command goes on from {tmp_path / 'run'}" in told
+
+
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+def test_a_network_beyond_the_format_is_told_before_the_search(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("export.to_native.MAX_NODES", 4)
+    code = main([*SMALL, "--output-dir", str(tmp_path / "run"), "--dry-run", "--json", "--engine", engine])
+    captured = capsys.readouterr()
+    assert "the network has 5 nodes; the format holds 1 to 4" in captured.err
+    assert code == (0 if engine == "stacked" else 2)
+    if engine == "stacked":
+        (warning,) = json.loads(captured.out)["warnings"]
+        assert "no .tkt for devices can be made of it" in warning
+
+
+def test_the_hash_of_a_ticket_depends_on_no_path_and_no_thread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for place, threads in (("here", 1), ("there", 2)):
+        (tmp_path / place).mkdir()
+        np.savez(tmp_path / place / "blobs.npz", **blobs())
+        arguments = ["--data", f"npz:{tmp_path / place}/blobs.npz", "--threads", str(threads), "--engine", "device"]
+        main([*SMALL, *arguments, "--output-dir", str(tmp_path / place / "run"), "--json", "--quiet"])
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["ticket_hash"] == found[1]["ticket_hash"]
+    assert "threads" not in found[0]["card"]["provenance"]["options"]
+    assert str(tmp_path) not in json.dumps(found[0]["card"])
+    assert [result["run"]["threads"] for result in found] == [1, 2]

@@ -121,11 +121,12 @@ def test_a_stopped_search_goes_on_to_the_same_bits(tmp_path: Path, stop_after: i
     same_tickets(search(tmp_path / "whole", **overfitting), search(tmp_path / "stopped", **overfitting))
 
 
-def test_a_search_killed_at_any_moment_finds_the_same_ticket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+def test_a_search_killed_at_any_moment_finds_the_same_ticket(tmp_path: Path, engine: str) -> None:
     arguments = [sys.executable, "-m", "server_side.find", "--data", "tests.server_side.searches:blobs"]
     arguments += ["--model", "tests.server_side.searches:Tiny", "--seeds", "2", "--rounds", "4", "--reinits", "1"]
     arguments += ["--steps", "300it", "--evaluate-every", "20it", "--batch", "16", "--threads", "1", "--quiet"]
-    arguments += ["--engine", "stacked", "--validation", "0.2"]
+    arguments += ["--engine", engine, "--validation", "0.2"]
     whole = subprocess.run(
         [*arguments, "--output-dir", str(tmp_path / "whole")], cwd=ROOT, capture_output=True, check=False
     )
