@@ -44,7 +44,7 @@ class Options:
     rounds: int | None = None
     """rounds of pruning (default: 12, or as many as target_density takes)"""
     target_density: float | None = None
-    """instead of rounds: prune until no more than this share of the weights is live"""
+    """prune until no more than this share of the weights is live; with rounds, by equal shares that end there"""
     until_accuracy_falls: bool = False
     """stop after the first round whose validation accuracy is more than accuracy_tolerance below dense"""
     prune_fraction: float | None = None
@@ -99,7 +99,8 @@ class Options:
 
     def resolve(self, preset: Mapping[str, Any]) -> Options:
         """The same filled from the preset and FALLBACKS, and checked; raises UsageError naming the option."""
-        defaults = {**FALLBACKS, **preset}
+        shares = self._shares_to_target()
+        defaults = {**FALLBACKS, **preset, **shares}
         if self.scope == "layerwise":
             defaults.setdefault("output_prune_fraction", self.prune_fraction or defaults["prune_fraction"])
         else:
@@ -107,10 +108,24 @@ class Options:
         if self.rounds is None and self.target_density is None:
             defaults["rounds"] = 12
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        if shares and self.prune_fraction not in (None, shares["prune_fraction"]):
+            raise UsageError(
+                f"prune_fraction {self.prune_fraction} with rounds {self.rounds} and target_density {self.target_density}: "
+                "two of them say the third; leave one out"
+            )
         options = dataclasses.replace(self, **filled)
         options._check()
         options._check_together()
         return options
+
+    def _shares_to_target(self) -> dict[str, float]:
+        """The share to prune a round that ends at target_density after the rounds, if both are given."""
+        if self.rounds is None or self.target_density is None:
+            return {}
+        if self.rounds < 1 or not 0 < self.target_density < 1:
+            return {}  # refused below
+        share = 1 - self.target_density ** (1 / self.rounds)
+        return {"prune_fraction": share, "output_prune_fraction": share}
 
     def settled(self, kept: Mapping[str, Any], has_cuda: bool) -> Options:
         """The same with what was left to the machine decided: as `kept`, the config of the run that goes on, has it, else
@@ -160,12 +175,6 @@ class Options:
 
     def _check_together(self) -> None:
         """Refuses what another option would silently leave without effect."""
-        if self.rounds is not None and self.target_density is not None:
-            fraction = 1 - self.target_density ** (1 / self.rounds)
-            raise UsageError(
-                f"target_density {self.target_density} with rounds {self.rounds}: either says where to stop; leave one out, "
-                f"or give rounds {self.rounds} with prune_fraction {fraction:.4g}, which ends there"
-            )
         if self.scope == "global" and self.output_prune_fraction is not None:
             raise UsageError(
                 f"output_prune_fraction {self.output_prune_fraction} with scope global: all layers share one quota there; "

@@ -178,7 +178,10 @@ BAD: list[tuple[list[str], str]] = [
     (["--model", "tests.server_side.test_find:growing"], "another network when called again; give the same"),
     (["--model", "tests.server_side.test_find:not_a_number"], "'0.weight' with NaN or infinite weights"),
     (["--model", "tests.server_side.test_find:untrained"], "parameter '0.bias': requires_grad=False, but a device"),
-    (["--target-density", "0.1"], "target_density 0.1 with rounds 3: either says where to stop; leave one out"),
+    (
+        ["--target-density", "0.1", "--prune-fraction", "0.3"],
+        "prune_fraction 0.3 with rounds 3 and target_density 0.1: two of them say the third; leave one out",
+    ),
     (["--scope", "global", "--output-prune-fraction", "0.1"], "output_prune_fraction 0.1 with scope global: all"),
     (["--momentum", "0.9"], "momentum 0.9 with optimizer adam: only sgd has it; leave it out"),
     (
@@ -396,7 +399,7 @@ def test_bad_data_is_named(
 
 def test_options_of_the_ladder(tmp_path: Path) -> None:
     assert search(tmp_path / "a", rounds=None, target_density=0.3).ladder()[-1] <= 0.3 * 480
-    ladder = search(tmp_path / "b", rounds=4, prune_fraction=0.4377).ladder()  # as the error for both says
+    ladder = search(tmp_path / "b", rounds=4, target_density=0.1).ladder()
     assert len(ladder) == 5
     assert ladder[-1] / 480 == pytest.approx(0.1, abs=0.01)
     ladder = search(tmp_path / "c", rounds=3, scope="global").ladder()
