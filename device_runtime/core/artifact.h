@@ -52,7 +52,7 @@ struct InputSpec {
 };
 
 // The pattern of one parameter. Dense, row-major: no pointer is set. Else row_ptr and one of the columns are, for blocks of
-// `block` rows that share their columns; the values of a block lie column by column.
+// `block` rows that share their columns, which have 16 bits unless `block` is 1; the values of a block lie column by column.
 struct Matrix {
   uint32_t rows, cols, nnz, block;
   const uint32_t *row_ptr;    // [rows / block + 1], in columns

@@ -96,8 +96,9 @@ struct Size {
 
 // kTile outputs side by side. `continued`: y holds the chain so far.
 template <typename V, uint32_t kRows, uint32_t kTile>
-__attribute__((noinline)) void correlate_tile(const Tap<kRows> *taps, uint32_t count, const float *start, bool continued,
-                               const float *x, size_t x_step, float *y, size_t row_step, size_t y_step) {
+__attribute__((noinline)) void correlate_tile(const Tap<kRows> *taps, uint32_t count, const float *start,
+                                              bool continued, const float *x, size_t x_step, float *y, size_t row_step,
+                                              size_t y_step) {
   V a[kRows][kTile];
   TKT_UNROLL
   for (uint32_t i = 0; i < kRows; ++i) {

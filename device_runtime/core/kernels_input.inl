@@ -63,7 +63,6 @@ inline void ingest_group(const float *samples, uint32_t count, const InputSpec &
     if (width == 16 && to.left >= 16 && by.left >= 16) {
       const V mean = V::broadcast(*by.mean), inverse_std = V::broadcast(*by.inverse_std);
       float *out = x + size_t(to.at) * V::kLanes;
-      TKT_UNROLL
       for (uint32_t j = 0; j < 16; ++j) {
         ingest_element(block[j], mean, inverse_std, out + j * V::kLanes, &check[j % kChecks]);
       }

@@ -96,20 +96,14 @@ inline void product_of_rows(const Rows &rows, const ProductPlace &place, uint32_
   for (; group < groups; ++group) product_of_groups<V, 1>(rows, place, group);
 }
 
-template <typename V, typename Column>
-inline void product_of_columns(const Matrix &m, const Column *columns, const float *values, const ProductPlace &place,
-                               uint32_t groups) {
-  if (m.block > 1) return product_of_shared<V>(BlockRows<Column>{m, columns, values}, place, groups);
-  product_of_rows<V>(SparseRows<Column>{m, columns, values}, place, groups);
-}
-
 template <typename V>
 void product(const Matrix &m, const float *values, const float *bias, const Tensor &x, const Tensor &y, uint32_t groups,
              uint32_t first, uint32_t last) {
   const ProductPlace place = {bias, x.data, y.data, x.group_stride, y.group_stride, false, first, last};
   if (m.dense()) return product_of_shared<V>(DenseRows{m, values}, place, groups);
-  if (m.columns16) return product_of_columns<V>(m, m.columns16, values, place, groups);
-  product_of_columns<V>(m, m.columns32, values, place, groups);
+  if (m.block > 1) return product_of_shared<V>(BlockRows{m, values}, place, groups);
+  if (m.columns16) return product_of_rows<V>(SparseRows<uint16_t>{m, m.columns16, values}, place, groups);
+  product_of_rows<V>(SparseRows<uint32_t>{m, m.columns32, values}, place, groups);
 }
 
 // One element of dx from the blocks of its column: chain i mod 4 takes row i of each, as if they were entries of their own.
@@ -218,8 +212,8 @@ TKT_INLINE void entry_gradients(Columns columns, const GradientPlace &p, const f
 // The entries [k, end) of one row, as many at once as the registers allow. That may run on behind `end` as far as there are
 // columns, up to `limit`; what it writes there is replaced by the next row.
 template <typename V, uint32_t kGroups, typename Columns>
-TKT_INLINE void row_gradients(Columns columns, uint32_t k, uint32_t end, uint32_t limit, const GradientPlace &p,
-                              const float *dy, float *out) {
+TKT_INLINE_IF_LARGE void row_gradients(Columns columns, uint32_t k, uint32_t end, uint32_t limit,
+                                       const GradientPlace &p, const float *dy, float *out) {
   constexpr uint32_t kMany = V::kLanes == kMaxLanes ? kNonzerosAtOnce : 4;
   if constexpr (kMany > 8) {
     for (; k + 8 < end && k + kMany <= limit; k += kMany) {
@@ -271,13 +265,6 @@ inline void dense_gradients(const Matrix &m, const GradientPlace &place, const f
 template <typename V, typename Column>
 inline void gradients_of_columns(const Matrix &m, const Column *columns, const GradientPlace &place, const Tensor &dy,
                                  uint32_t first, uint32_t last, float *out) {
-  if (m.block > 1) {
-    for (uint32_t row = first; row < last; row += m.block) {
-      block_gradients<V>(columns + m.column_begin(row), m.entries(row), m.block, place,
-                         dy.data + size_t(row) * V::kLanes, out + (m.row_begin(row) - m.row_begin(first)));
-    }
-    return;
-  }
   if constexpr (V::kLanes == kMaxLanes && kGroupsAtOnce == 2) {  // the usual batch of 32, without a loop
     if (place.groups == 2) return sparse_gradients<V, 2>(m, columns, place, dy, first, last, out);
   }
@@ -289,6 +276,13 @@ void weight_gradient(const Matrix &m, const Tensor &dy, const Tensor &x, uint32_
                      float *out) {
   const GradientPlace place = {x.data, dy.group_stride, x.group_stride, groups};
   if (m.dense()) return dense_gradients<V>(m, place, dy.data + size_t(first) * V::kLanes, last - first, out);
+  if (m.block > 1) {
+    for (uint32_t row = first; row < last; row += m.block) {
+      block_gradients<V>(m.columns16 + m.column_begin(row), m.entries(row), m.block, place,
+                         dy.data + size_t(row) * V::kLanes, out + (m.row_begin(row) - m.row_begin(first)));
+    }
+    return;
+  }
   if (m.columns16) return gradients_of_columns<V>(m, m.columns16, place, dy, first, last, out);
   gradients_of_columns<V>(m, m.columns32, place, dy, first, last, out);
 }

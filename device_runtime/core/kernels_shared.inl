@@ -107,14 +107,12 @@ struct DenseColumns {
   SharedWeights weights(uint32_t column) const { return {values + column, 1, matrix.cols}; }
 };
 
-template <typename Column>
 struct BlockRows {
   const Matrix &matrix;
-  const Column *all_columns;
   const float *values;
   uint32_t together(uint32_t row) const { return matrix.block - row % matrix.block; }
   uint32_t entries(uint32_t row) const { return matrix.entries(row); }
-  const Column *columns(uint32_t row) const { return all_columns + matrix.column_begin(row); }
+  const uint16_t *columns(uint32_t row) const { return matrix.columns16 + matrix.column_begin(row); }
   SharedWeights weights(uint32_t row) const { return {values + matrix.value(row, 0), 1, matrix.block}; }
 };
 
@@ -149,9 +147,9 @@ TKT_INLINE void shared_entry_gradients(Columns columns, const GradientPlace &p, 
 }
 
 // The gradients of one block of rows, column by column.
-template <typename V, typename Columns>
-inline void block_gradients(Columns columns, uint32_t entries, uint32_t block, const GradientPlace &p, const float *dy,
-                            float *out) {
+template <typename V>
+inline void block_gradients(const uint16_t *columns, uint32_t entries, uint32_t block, const GradientPlace &p,
+                            const float *dy, float *out) {
   constexpr uint32_t kCount = V::kLanes == kMaxLanes && kNonzerosAtOnce == 16 ? 4 : 1;
   for (uint32_t row = 0; row < block; row += 4, dy += 4 * V::kLanes, out += 4) {
     float sums[4 * kCount];

@@ -8,11 +8,10 @@ namespace {
 constexpr uint32_t kHeadBytes = 8, kRecordBytes = 24;
 constexpr uint64_t kMaxElements = 1u << 28;
 
-// Columns of 16 bits are odd, of 32 bits even.
-enum Encoding : uint32_t { kDense = 0, kSingle16, kSingle32, kBlocks4of16, kBlocks4of32, kBlocks8of16, kBlocks8of32 };
+enum Encoding : uint32_t { kDense = 0, kColumns16, kColumns32, kBlocksOf4, kBlocksOf8 };
 
-uint32_t block_of(uint32_t encoding) { return encoding >= kBlocks8of16 ? 8 : encoding >= kBlocks4of16 ? 4 : 1; }
-bool is_narrow(uint32_t encoding) { return encoding % 2 == 1; }
+uint32_t block_of(uint32_t encoding) { return encoding == kBlocksOf8 ? 8 : encoding == kBlocksOf4 ? 4 : 1; }
+bool is_narrow(uint32_t encoding) { return encoding != kColumns32; }
 
 struct Record {
   uint32_t encoding, rows, cols, nnz, row_ptr, col_idx;
@@ -65,7 +64,7 @@ tkt_status check_sparse(const Artifact &a, uint32_t param, const Record &r, uint
 tkt_status check_param(const Artifact &a, uint32_t param, uint64_t *end, tkt_error *error) {
   Record r = read_record(a.params, param);
   uint64_t elements = uint64_t(r.rows) * r.cols;
-  if (r.rows < 1 || r.cols < 1 || elements > kMaxElements || r.encoding > kBlocks8of32) {
+  if (r.rows < 1 || r.cols < 1 || elements > kMaxElements || r.encoding > kBlocksOf8) {
     return corrupt(error, "parameter ", param, " has encoding ", r.encoding, " and shape (", r.rows, ", ", r.cols,
                    "), which may not be");
   }

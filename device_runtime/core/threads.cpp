@@ -2,6 +2,11 @@
 // to come, then asleep. Without TKT_THREADS there is none but the caller's.
 #include "core/threads.h"
 
+// In vector operations: what is less than that is sooner done than handed out.
+#if !defined(TKT_WORTH_SHARING)
+#define TKT_WORTH_SHARING 8192
+#endif
+
 #if defined(TKT_THREADS)
 #include <pthread.h>
 #include <signal.h>
@@ -70,6 +75,20 @@ void hand_out(Team &team) {
   pthread_mutex_unlock(&team.lock);
 }
 
+void hand_out_parts(Team *team, PartFunction work, const void *context) {
+  const auto finished = [=] { return __atomic_load_n(&team->busy, __ATOMIC_ACQUIRE) == 0; };
+  team->work = work;
+  team->context = context;
+  hand_out(*team);
+  work(context, 0, team->size + 1);
+  if (comes_soon(finished)) return;
+  pthread_mutex_lock(&team->lock);
+  team->caller_waits = true;
+  while (!finished()) pthread_cond_wait(&team->finished, &team->lock);
+  team->caller_waits = false;
+  pthread_mutex_unlock(&team->lock);
+}
+
 void *run_member(void *argument) {
   const Member &member = *static_cast<const Member *>(argument);
   Team &team = *member.team;
@@ -130,20 +149,6 @@ void stop_team(Team *team) {
   pthread_mutex_destroy(&team->lock);
 }
 
-void run_parts(Team *team, PartFunction work, const void *context) {
-  const auto finished = [=] { return __atomic_load_n(&team->busy, __ATOMIC_ACQUIRE) == 0; };
-  team->work = work;
-  team->context = context;
-  hand_out(*team);
-  work(context, 0, team->size + 1);
-  if (comes_soon(finished)) return;
-  pthread_mutex_lock(&team->lock);
-  team->caller_waits = true;
-  while (!finished()) pthread_cond_wait(&team->finished, &team->lock);
-  team->caller_waits = false;
-  pthread_mutex_unlock(&team->lock);
-}
-
 }  // namespace tkt
 
 #else
@@ -153,8 +158,35 @@ namespace tkt {
 Team *lay_out_team(const tkt_options &, Arena &) { return nullptr; }
 bool start_team(Team *) { return true; }
 void stop_team(Team *) {}
-void run_parts(Team *, PartFunction work, const void *context) { work(context, 0, 1); }
+namespace {
+void hand_out_parts(Team *, PartFunction, const void *) {}
+}  // namespace
 
 }  // namespace tkt
 
 #endif
+
+namespace tkt {
+
+void in_parts(const tkt_trainer &trainer, uint64_t cost, PartFunction work, const void *context) {
+  if (trainer.team == nullptr || cost < TKT_WORTH_SHARING) return work(context, 0, 1);
+  hand_out_parts(trainer.team, work, context);
+}
+
+void range_in_parts(const tkt_trainer &trainer, uint32_t count, uint32_t unit, uint64_t cost, RangeFunction work,
+                    const void *context) {
+  in_parts(trainer, cost, [=](uint32_t part, uint32_t parts) {
+    const uint32_t first = part_begin(count, unit, part, parts), last = part_begin(count, unit, part + 1, parts);
+    if (first < last) work(context, first, last);
+  });
+}
+
+void rows_in_parts(const tkt_trainer &trainer, const Matrix &m, uint64_t vectors, RangeFunction work,
+                   const void *context) {
+  in_parts(trainer, m.nnz * vectors, [&](uint32_t part, uint32_t parts) {
+    const uint32_t first = first_row_of_part(m, part, parts), last = first_row_of_part(m, part + 1, parts);
+    if (first < last) work(context, first, last);
+  });
+}
+
+}  // namespace tkt

@@ -12,6 +12,13 @@
 #define TKT_PLAIN_C
 #endif
 
+// What is called once a row: not worth its copies where code must be small.
+#if defined(TKT_SMALL)
+#define TKT_INLINE_IF_LARGE __attribute__((noinline))
+#else
+#define TKT_INLINE_IF_LARGE TKT_INLINE
+#endif
+
 #if defined(TKT_PLAIN_C)
 #define TKT_UNROLL
 #define TKT_INLINE inline

@@ -213,7 +213,7 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "a parameter that is not there": lambda: patched(GRAPH, _node_at(1) + 12, "<I", 99),
     "no parameters": lambda: patched(PARAMS, 0, "<I", 0),
     "reserved params": lambda: patched(PARAMS, 4, "<I", 1),
-    "encoding 7": lambda: patched(PARAMS, 8, "<I", 7),
+    "encoding 5": lambda: patched(PARAMS, 8, "<I", 5),
     "blocks that are none": lambda: patched(PARAMS, 8, "<I", 3),
     "rows 0": lambda: patched(PARAMS, 12, "<I", 0),
     "rows times cols": lambda: patched(PARAMS, 12, "<2I", 2**20, 2**20),

@@ -25,13 +25,13 @@ CROSS_ENTROPY, MSE, BCE = 1, 2, 3
 CONSTANT, STEP, COSINE, LINEAR_DECAY = range(4)
 ARTIFACT_MAGIC = bytes.fromhex("89544B540D0A1A0A")
 CHECKPOINT_MAGIC = bytes.fromhex("89544B430D0A1A0A")
-ENCODINGS = {1: 1, 4: 3, 8: 5}  # of blocks with u16 columns
+ENCODINGS = {1: 1, 4: 3, 8: 4}  # of blocks with u16 columns
 CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS = range(1, 10)
 
 
 @dataclass(frozen=True)
 class Param:
-    """A matrix (rows, cols); `mask` None writes it dense, else as CSR of blocks of rows, with u32 columns if `wide`."""
+    """A matrix (rows, cols); `mask` None writes it dense, else as CSR; with u32 columns if `wide`, else maybe in blocks."""
 
     values: Floats
     mask: NDArray[np.bool_] | None = None
