@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.card import Recipe, normalisation, recipe
+from export.compact import Compaction
 from export.network import Network
 from export.operators import OPERATORS, Node, Shape
 from export.ticket import Bits, Floats, Ticket, TicketError
@@ -27,7 +28,7 @@ HEADER = struct.Struct("<8sHHIII32s8x")
 HEADER_CRC_OFFSET = 20
 SECTION_ALIGNMENT = 64
 
-CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS = range(1, 10)
+CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS, ORIGIN = range(1, 11)
 RECIPE_LAYOUT = struct.Struct("<II6fIIffIIIf8x")
 OPTIMIZER_CODES = {"sgd": 1, "adam": 2, "adamw": 3}
 SCHEDULE_CODES = {"constant": 0, "step": 1, "cosine": 2, "linear": 3}
@@ -66,8 +67,10 @@ MAX_PARAMETER_ELEMENTS = 2**28
 U16_COLUMNS = 65536
 
 
-def to_native_bytes(ticket: Ticket) -> bytes:
-    """The whole artifact. Raises TicketError where the card lacks a part devices need, or a limit is exceeded."""
+def to_native_bytes(source: Ticket | Compaction) -> bytes:
+    """The whole artifact, of a ticket as it is or without its dead units. Raises TicketError where the card lacks a part
+    devices need, or a limit is exceeded."""
+    ticket, original = (source.ticket, source.original) if isinstance(source, Compaction) else (source, source)
     _check_limits(ticket)
     params, pattern = _params_and_pattern(ticket)
     r = recipe(ticket)
@@ -84,7 +87,9 @@ def to_native_bytes(ticket: Ticket) -> bytes:
         sections[TRAINED] = _values(ticket.trained, ticket.masks)
     if r.class_weights is not None:
         sections[CLASS_WEIGHTS] = r.class_weights.astype("<f4").tobytes()
-    return _file(sections, bytes.fromhex(ticket.hash))
+    if ticket is not original:
+        sections[ORIGIN] = _origin(original)
+    return _file(sections, bytes.fromhex(original.hash))
 
 
 def _file(sections: Mapping[int, bytes], ticket_hash: bytes) -> bytes:
@@ -125,6 +130,12 @@ def _card(ticket: Ticket) -> bytes:
     if len(card) > MAX_CARD_BYTES:
         raise TicketError(f"the card has {len(card)} bytes; the format holds at most {MAX_CARD_BYTES}; shorten it")
     return card
+
+
+def _origin(original: Ticket) -> bytes:
+    """What densities are told of."""
+    pruned = sum(mask.size for mask in original.masks.values())
+    return struct.pack("<QQ", sum(parameter.size for parameter in original.network.parameters), pruned)
 
 
 def _recipe(r: Recipe) -> bytes:

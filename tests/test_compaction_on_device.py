@@ -1,0 +1,130 @@
+"""A compacted artifact trains and predicts as the whole one does, bit for bit, on the device's runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_runtime import NonFiniteLoss, Trainer
+from export.compact import Compaction, compact
+from export.ticket import Bits, Floats, Ticket
+from export.to_native import to_native_bytes
+from tests.architectures import ARCHITECTURES
+from tests.export.architecture_tickets import architecture_ticket
+from tests.export.tickets import MILD_FLOATS, tickets
+
+Options = Mapping[str, Any]
+OPTIMIZERS: dict[str, Options] = {
+    "sgd": {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.01},
+    "sgd in place": {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.0, "weight_decay": 0.01},
+    "adam": {"optimizer": "adam", "learning_rate": 0.001, "weight_decay": 0.01},
+    "adamw, clipped": {"optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.01, "clip_norm": 0.1},
+    "sgd, clipped": {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "clip_norm": 0.1, "nesterov": True},
+}
+
+
+def kept_values(compaction: Compaction, stored: Floats) -> Floats:
+    """Of the whole network's stored values those that the compacted one stores."""
+    ticket, start, parts = compaction.original, 0, []
+    for name, array in ticket.init.items():
+        mask = ticket.masks.get(name, np.ones(array.shape, np.bool_))
+        whole = np.zeros(array.shape, np.float32)
+        whole[mask] = stored[start : start + int(mask.sum())]
+        start += int(mask.sum())
+        part = whole[np.ix_(*compaction.kept[name])]
+        parts.append(part[compaction.ticket.masks.get(name, np.ones(part.shape, np.bool_))])
+    assert start == len(stored)
+    return np.concatenate(parts)
+
+
+def trace(trainer: Trainer, x: Floats, y: np.ndarray, steps: int) -> list[bytes]:
+    """Losses and predictions; an overflow is a result like any other."""
+    found = [trainer.predict(x).tobytes()]
+    try:
+        found += [np.float32(trainer.train_step(x, y)).tobytes() for _ in range(steps)]
+        return [*found, trainer.predict(x).tobytes()]
+    except NonFiniteLoss:
+        return [*found, b"not finite"]
+
+
+def check_same_bits(compaction: Compaction, x: Floats, y: np.ndarray, options: Options, steps: int = 3) -> None:
+    whole, small = to_native_bytes(compaction.original), to_native_bytes(compaction)
+    settings: dict[str, Any] = {"batch": len(x), "seed": 5, **options}
+    with Trainer.open(whole, **settings) as one, Trainer.open(small, **settings) as other:
+        assert trace(other, x, y, steps) == trace(one, x, y, steps)
+        assert other.values.tobytes() == kept_values(compaction, one.values).tobytes()
+        assert other.info.ticket_hash == compaction.original.hash
+
+
+def with_dead_parts(ticket: Ticket, seed: int) -> Ticket:
+    """The same ticket with some rows and columns of some layers pruned."""
+    random = np.random.default_rng(seed)
+    masks: dict[str, Bits] = {}
+    for name, mask in ticket.masks.items():
+        masks[name] = mask.copy()
+        for axis in (0, 1):
+            if random.random() < 0.8:
+                dead = random.random(mask.shape[axis]) < 0.3
+                np.moveaxis(masks[name], axis, 0)[dead] = False
+        masks[name] = masks[name] if masks[name].any() else mask
+    init = {name: np.where(masks[name], a, np.float32(0)) if name in masks else a for name, a in ticket.init.items()}
+    return Ticket(ticket.network, init, masks, card=ticket.card)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    tickets(MILD_FLOATS),
+    st.sampled_from(sorted(OPTIMIZERS)),
+    st.sampled_from((1, 7, 20)),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_ticket_trains_alike(ticket: Ticket, optimizer: str, batch: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(batch, *ticket.network.input_shape)).astype(np.float32)
+    y = random.integers(ticket.network.output_shape[0], size=batch).astype(np.int32)
+    check_same_bits(compact(ticket), x, y, OPTIMIZERS[optimizer])
+
+
+VANISH = sorted(set(ARCHITECTURES) - {"mlp"})  # its softmax and layer norm see every unit
+
+
+@pytest.mark.parametrize("name", VANISH)
+@pytest.mark.parametrize("density", [0.1, 0.02])
+def test_whole_networks_train_alike(name: str, density: float) -> None:
+    ticket = with_dead_parts(architecture_ticket(name, density), seed=1)
+    compaction = compact(ticket)
+    assert compaction.vanished
+    x = ARCHITECTURES[name].samples(6).numpy()
+    y = (np.arange(6) % 2).astype(np.int32)
+    for optimizer in ("sgd", "adam", "sgd, clipped"):
+        check_same_bits(compaction, x, y, OPTIMIZERS[optimizer])
+
+
+def test_density_is_told_of_the_original_network() -> None:
+    compaction = compact(with_dead_parts(architecture_ticket("sensor", 0.1), seed=1))
+    ticket = compaction.original
+    with Trainer.open(to_native_bytes(compaction)) as small, Trainer.open(to_native_bytes(ticket)) as whole:
+        assert small.info.value_count < whole.info.value_count
+        assert small.info.dense_count == whole.info.dense_count
+        assert small.info.nnz == compaction.ticket.live
+        assert small.info.density == small.info.nnz * whole.info.density / whole.info.nnz
+        assert dict(small.info.card) == dict(compaction.ticket.card)
+
+
+def test_a_device_keeps_the_origin_in_what_it_writes() -> None:
+    compaction = compact(with_dead_parts(architecture_ticket("sensor", 0.1), seed=1))
+    x, y = ARCHITECTURES["sensor"].samples(6).numpy(), np.zeros(6, np.int32)
+    with Trainer.open(to_native_bytes(compaction)) as trainer:
+        trainer.train_step(x, y)
+        with Trainer.open(trainer.export(), start="trained") as again:
+            assert again.info.dense_count == trainer.info.dense_count
+            assert again.info.density == trainer.info.density
+            whole = compaction.restore(again.values)
+    assert {name: array.shape for name, array in whole.items()} == compaction.original.network.parameter_shapes
+    for name, mask in compaction.original.masks.items():
+        assert not whole[name][~mask].any()
