@@ -97,19 +97,15 @@ def _any(bits: Bits, axis: int) -> Bits:
 
 
 def _kept(network: Network, reads: Mapping[int, Bits]) -> list[Bits]:
-    """The channels of each buffer that stay."""
+    """The channels of each buffer that stay; grows until no rule below adds one."""
     zero = _always_zero(network, reads)
     kept = [np.zeros(len(channels), np.bool_) for channels in zero]
     before = -1
-    while before != (count := _count(kept)):
+    while before != (count := sum(int(channels.sum()) for channels in kept)):
         before = count
         _keep_what_must_stay(network, reads, _relevant(network, reads, zero, kept), kept)
         _keep_a_live_weight_each(network, reads, kept)
     return kept
-
-
-def _count(kept: list[Bits]) -> int:
-    return sum(int(channels.sum()) for channels in kept)
 
 
 def _channels(network: Network, buffer: int) -> int:
@@ -177,7 +173,7 @@ def _keep_what_must_stay(network: Network, reads: Mapping[int, Bits], relevant: 
     """The interface, what WHOLE operators touch, and what would move an entry of a linear layer to another chain."""
     for buffer, channels in enumerate(relevant):
         kept[buffer] |= channels
-    kept[0][:] = kept[-1][:] = True
+    kept[0][:] = True
     learns = [False]  # a gradient of the buffer reaches a parameter
     for index, node in enumerate(network.nodes):
         learns.append(bool(node.params) or any(learns[buffer] for buffer in node.inputs))
@@ -199,7 +195,7 @@ def _moves_a_later_one(joined: Bits, relevant: Bits, sums: Bits) -> Bits:
 
 
 def _keep_a_live_weight_each(network: Network, reads: Mapping[int, Bits], kept: list[Bits]) -> None:
-    """No layer may end up without a live weight: the first one joins what stays, the nearest to it first."""
+    """No layer may end up without a live weight: its first one stays where none would."""
     _keep_together(network, kept)
     for index, node in reversed(list(enumerate(network.nodes))):
         if not _is_product(node):
@@ -208,21 +204,17 @@ def _keep_a_live_weight_each(network: Network, reads: Mapping[int, Bits], kept: 
         outputs = kept[index + 1].reshape(len(joined), -1, 1)
         inputs = kept[node.inputs[0]].reshape(len(joined), 1, -1)
         if not (joined & outputs & inputs).any():
-            nearness = joined * (np.int8(1) + outputs + inputs)
-            group, row, column = np.unravel_index(int(nearness.argmax()), joined.shape)
+            group, row, column = np.unravel_index(int(joined.argmax()), joined.shape)
             outputs[group, row] = inputs[group, 0, column] = True
             _keep_together(network, kept)
 
 
 def _keep_together(network: Network, kept: list[Bits]) -> None:
     """A channel is one thing in all buffers that it passes through: where it stays in one it stays in all."""
-    before = -1
-    while before != (count := _count(kept)):
-        before = count
-        for index, node in enumerate(network.nodes):
-            for one, other in _tied(network, node, kept, index + 1):
-                stays = (_any(one, 1) | _any(other, 1))[:, None]
-                one[:], other[:] = one | stays, other | stays
+    for index, node in reversed(list(enumerate(network.nodes))):
+        for one, other in _tied(network, node, kept, index + 1):
+            stays = (_any(one, 1) | _any(other, 1))[:, None]
+            one[:], other[:] = one | stays, other | stays
 
 
 def _tied(network: Network, node: Node, kept: list[Bits], to: int) -> Iterator[tuple[Bits, Bits]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 
 from device_runtime import NonFiniteLoss, Trainer
 from export.compact import Compaction, compact
+from export.network import Network, Shape
 from export.ticket import Bits, Floats, Ticket
 from export.to_native import to_native_bytes
 from tests.architectures import ARCHITECTURES
 from tests.export.architecture_tickets import architecture_ticket
-from tests.export.tickets import MILD_FLOATS, tickets
+from tests.export.tickets import ACTIVATIONS, CARD, MILD_FLOATS, Builder, norm_params, tickets, window
 
 Options = Mapping[str, Any]
 OPTIMIZERS: dict[str, Options] = {
@@ -76,7 +78,84 @@ def with_dead_parts(ticket: Ticket, seed: int) -> Ticket:
     return Ticket(ticket.network, init, masks, card=ticket.card)
 
 
-@settings(deadline=None, max_examples=300)
+class Random:
+    """Draws a network of up to some twenty channels a layer, wide enough for every chain of a sum, with dead parts."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.builder = Builder(((3,), (6,), (2, 9), (2, 6, 6))[seed % 4])
+
+    def whole(self, low: int, high: int) -> int:
+        return int(self.random.integers(low, high + 1))
+
+    def ticket(self) -> Ticket:
+        builder = self.builder
+        for _ in range(self.whole(1, 3) if len(builder.shape) > 1 else 0):
+            self.convolve()
+            self.bend()
+        if len(builder.shape) > 1:
+            builder.add("reshape", shape=(int(np.prod(builder.shape)),))
+        for _ in range(self.whole(1, 3)):
+            self.connect(self.whole(4, 20))
+            self.bend()
+        self.connect(3)
+        return self.pruned(builder.network())
+
+    def connect(self, out: int) -> None:
+        params: dict[str, Shape] = {"weight": (out, self.builder.shape[0])}
+        self.builder.add("linear", params=params | ({"bias": (out,)} if self.random.random() < 0.5 else {}))
+
+    def convolve(self) -> None:
+        channels = self.builder.shape[0]
+        groups = (1, 1, 2 if channels % 2 == 0 else 1, channels)[self.whole(0, 3)]
+        out = groups * self.whole(1, max(1, 12 // groups))
+        kernels = (3,) * (len(self.builder.shape) - 1)
+        params: dict[str, Shape] = {"weight": (out, channels // groups, *kernels)}
+        params |= {"bias": (out,)} if self.random.random() < 0.5 else {}
+        settings = {"kernel": 3, "stride": self.whole(1, 2), "pad": 1, "dilation": 1}
+        self.builder.add("conv", params=params, groups=groups, **window(self.builder.shape, **settings))
+
+    def bend(self) -> None:
+        builder, before = self.builder, self.builder.at
+        if self.random.random() < 0.3:
+            frozen = self.whole(0, 1)
+            params = norm_params(builder.shape[0])
+            builder.add("batch_norm", params=params, epsilon=0.01, momentum=0.1, frozen=frozen)
+        op, attrs = ACTIVATIONS[self.whole(0, len(ACTIVATIONS) - 1)]
+        builder.add(op, **attrs)
+        join = ("add", "mul", "concat", "", "", "")[self.whole(0, 5)]
+        if join:
+            builder.add(join, before)
+
+    def pruned(self, network: Network) -> Ticket:
+        shapes, masks, rate = network.parameter_shapes, {}, self.random.uniform(0.1, 0.9)
+        for name in network.prunable:
+            mask = self.random.random(shapes[name]) < rate
+            mask[self.random.random(shapes[name][0]) < 0.3] = False
+            mask[:, self.random.random(shapes[name][1]) < 0.4] = False
+            if mask.any() and self.random.random() < 0.9:
+                masks[name] = mask
+        init = {name: self.random.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+        init |= {p.name: np.abs(init[p.name]) for p in network.parameters if p.state}
+        init |= {name: np.where(mask, init[name], np.float32(0)) for name, mask in masks.items()}
+        return Ticket(network, init, masks, card=CARD)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_networks_train_alike(part: int) -> None:
+    vanished: Counter[str] = Counter()
+    for seed in range(part, 1000, 4):
+        compaction = compact(Random(seed).ticket())
+        vanished.update(v.unit for v in compaction.vanished)
+        random = np.random.default_rng(seed)
+        batch = (1, 7, 20)[seed % 3]
+        x = random.normal(size=(batch, *compaction.original.network.input_shape)).astype(np.float32)
+        y = random.integers(3, size=batch).astype(np.int32)
+        check_same_bits(compaction, x, y, list(OPTIMIZERS.values())[seed % 5])
+    assert vanished["units"] > 100
+
+
+@settings(deadline=None)
 @given(
     tickets(MILD_FLOATS),
     st.sampled_from(sorted(OPTIMIZERS)),

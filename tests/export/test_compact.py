@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from export.compact import compact
+from export.network import Node, Parameter
 from export.operators import Shape
 from export.ticket import Bits, Ticket
 from tests.export.tickets import CARD, Builder, golden_ticket, norm_params, small_ticket, window
@@ -177,6 +178,22 @@ def test_a_unit_that_is_always_0_vanishes_where_no_entry_moves(op: str) -> None:
     assert kept(first) == {}  # the entries behind it would change chains
 
 
+@pytest.mark.parametrize(("op", "dead", "units"), [("add", 0, 4), ("add", 1, 3), ("mul", 0, 3), ("mul", 1, 3)])
+def test_what_is_made_of_0_is_0(op: str, dead: int, units: int) -> None:
+    """The last unit of one layer is always 0, with `dead` that of the other too: so is their product, but not each sum."""
+    builder = Builder((3,))
+    linear(builder, 4, bias=False)
+    builder.add("tanh")
+    builder.nodes.append(Node("linear", "other", (0,), {"weight": "other"}))
+    builder.parameters.append(Parameter("other", (4, 3), prunable=True))
+    builder.shapes.append((4,))
+    builder.add(op, 2)
+    linear(builder, 2)
+    rows = without((4, 3), rows=(3,))
+    ticket = ticket_of(builder, {"linear0.weight": rows} | ({"other": rows} if dead else {}))
+    assert len(compact(ticket).kept["other"][0]) == units
+
+
 def test_a_constant_that_is_not_0_stays() -> None:
     dead = {"linear0.weight": without((4, 3), rows=(3,))}
     assert kept(ticket_of(mlp(3, 4, 2, bias=False, op="sigmoid"), dead)) == {}
@@ -238,15 +255,16 @@ def test_a_sum_stays_while_one_of_its_terms_is_read_elsewhere() -> None:
 def test_a_group_of_a_convolution_stays_or_goes_whole() -> None:
     builder = Builder((2, 4, 4))
     conv(builder, 4)
+    builder.add("tanh")
     conv(builder, 6, groups=2)
     builder.add("global_avg_pool")
     linear(builder, 2)
     for columns, stays in (((3, 4), 6), ((3, 4, 5), 3)):
-        compaction = compact(ticket_of(builder, {"linear3.weight": without((2, 6), columns=columns)}))
+        compaction = compact(ticket_of(builder, {"linear4.weight": without((2, 6), columns=columns)}))
         network = compaction.ticket.network
-        assert network.parameter_shapes["conv1.weight"] == (stays, 2, 3, 3)
+        assert network.parameter_shapes["conv2.weight"] == (stays, 2, 3, 3)
         assert network.parameter_shapes["conv0.weight"] == (2 * stays // 3, 2, 3, 3)
-        assert network.nodes[1].attrs["groups"] == stays // 3
+        assert network.nodes[2].attrs["groups"] == stays // 3
 
 
 def test_a_reshape_that_cuts_through_channels_ties_them() -> None:
@@ -264,12 +282,13 @@ def test_inputs_and_outputs_stay() -> None:
     assert kept(ticket_of(mlp(3, 2), dead)) == {}
 
 
-def test_what_running_statistics_see_stays() -> None:
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_what_running_statistics_see_stays(frozen: int) -> None:
     """Channel 1 of conv1 stays with its group though nothing reads it; its mean depends on what it reads."""
     builder = Builder((2, 4, 4))
     conv(builder, 3, bias=False)
     conv(builder, 4, bias=False)
-    normalise(builder)
+    normalise(builder, frozen)
     conv(builder, 2, groups=2)
     builder.add("global_avg_pool")
     linear(builder, 2)
@@ -277,7 +296,7 @@ def test_what_running_statistics_see_stays() -> None:
     reads[1, 2] = True
     masks = {"conv1.weight": reads, "conv3.weight": without((2, 2, 3, 3))}
     masks["conv3.weight"][0, 1] = False
-    assert kept(ticket_of(builder, masks)) == {}
+    assert kept(ticket_of(builder, masks)).get("conv0.weight", [None])[0] == ([0, 1] if frozen else None)
 
 
 def test_a_layer_keeps_a_live_weight() -> None:
