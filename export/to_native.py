@@ -56,7 +56,10 @@ OPERATOR_CODES = {
     "embedding": 20,
     "dropout": 21,
 }
-DENSE, CSR_U16, CSR_U32 = range(3)
+DENSE = 0
+ENCODINGS = {(1, 2): 1, (1, 4): 2, (4, 2): 3, (4, 4): 4, (8, 2): 5, (8, 4): 6}  # by rows of a block, bytes of a column
+BLOCKS = (8, 4)
+WRITE_BLOCKS = False  # until the runtime reads blocks: every row has its own columns
 
 MAX_FILE_BYTES = 2**31 - 1
 MAX_CARD_BYTES = 2**20
@@ -195,11 +198,23 @@ def _params_and_pattern(ticket: Ticket) -> tuple[bytes, bytes]:
         if parameter.name not in ticket.masks:
             records += struct.pack("<6I", DENSE, rows, cols, rows * cols, 0, 0)
             continue
-        row_ptr, col_idx = _csr(ticket.masks[parameter.name].reshape(rows, cols))
-        encoding = CSR_U16 if col_idx.itemsize == 2 else CSR_U32
+        mask = ticket.masks[parameter.name].reshape(rows, cols)
+        block = block_of(mask) if WRITE_BLOCKS else 1
+        row_ptr, col_idx = _csr(mask[::block])
         offsets = [_append(pattern, row_ptr), _append(pattern, col_idx)]
-        records += struct.pack("<6I", encoding, rows, cols, len(col_idx), *offsets)
+        records += struct.pack("<6I", ENCODINGS[block, col_idx.itemsize], rows, cols, int(mask.sum()), *offsets)
     return struct.pack("<II", len(ticket.network.parameters), 0) + records, bytes(pattern)
+
+
+def block_of(mask: Bits) -> int:
+    """The largest number of consecutive rows, of BLOCKS, that always have the same live columns; 1 if none has.
+
+    The last block may have fewer rows.
+    """
+    for block in BLOCKS:
+        if (mask == np.repeat(mask[::block], block, axis=0)[: len(mask)]).all():
+            return block
+    return 1
 
 
 def _csr(mask: Bits) -> tuple[NDArray[np.uint32], NDArray[np.uint16] | NDArray[np.uint32]]:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 
 from export import to_native
+from export.compact import compact
 from export.network import Network, Node, Parameter
-from export.ticket import Ticket, TicketError, load_ticket
+from export.ticket import Bits, Ticket, TicketError, load_ticket
 from export.to_native import to_native_bytes
 from tests.architectures import ARCHITECTURES
 from tests.export.architecture_tickets import architecture_ticket
@@ -178,6 +179,56 @@ def test_options_of_a_recipe_are_written(options: dict[str, Any]) -> None:
 def test_a_schedule_has_its_usual_factor(schedule: str, factor: float) -> None:
     found = read(to_native_bytes(with_recipe(schedule=schedule, schedule_steps=9)))["recipe"]
     assert found["schedule_factor"] == float(np.float32(factor))
+
+
+def in_blocks(block: int, *, rows: int, cols: int = 5) -> Bits:
+    """Blocks of `block` rows with columns of their own, the first with none."""
+    patterns = np.random.default_rng(0).random((rows, cols)) < 0.5
+    patterns[0] = False
+    patterns[1:, :2] = [[True, False]]  # no block is like the next but by chance, and none is empty
+    patterns[1::2, :2] = [[False, True]]
+    return np.repeat(patterns, block, axis=0)[:rows]
+
+
+@pytest.mark.parametrize(("block", "found"), [(1, 1), (2, 1), (4, 4), (8, 8), (12, 4), (16, 8)])
+@pytest.mark.parametrize("rows", [32, 33, 39])
+def test_blocks_are_the_largest_whose_rows_share_their_columns(block: int, found: int, rows: int) -> None:
+    mask = in_blocks(block, rows=rows)
+    assert to_native.block_of(mask) == found
+    mask[-1] ^= True  # one row is enough, be it the last one of a short block
+    assert to_native.block_of(mask) == (found if rows % found == 1 else 1)
+    assert to_native.block_of(np.ones((1, 3), np.bool_)) == 8
+
+
+@pytest.mark.parametrize(("block", "cols", "encoding"), [(4, 5, 3), (4, 65537, 4), (8, 5, 5), (8, 65537, 6), (1, 5, 1)])
+@pytest.mark.parametrize("switched_on", [False, True])
+def test_blocks_are_written_once_and_values_row_by_row(
+    block: int, cols: int, encoding: int, switched_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_native, "WRITE_BLOCKS", switched_on)
+    network = Network((cols,), (Parameter("w", (19, cols), True),), (Node("linear", "fc", (0,), {"weight": "w"}),))
+    mask = in_blocks(block, rows=19, cols=cols)
+    weight = np.where(mask, np.random.default_rng(1).normal(size=mask.shape), 0).astype(np.float32)
+    (found,) = read(to_native_bytes(Ticket(network, {"w": weight}, {"w": mask}, card=small_parts()["card"])))[
+        "parameters"
+    ]
+    assert found["encoding"] == (encoding if switched_on else 1 if cols <= 65536 else 2)
+    assert found["live"] == np.argwhere(mask).tolist()
+    assert same_bits(found["init"], weight[mask])
+
+
+def test_the_origin_is_written_for_what_was_compacted() -> None:
+    ticket = small_ticket()
+    assert read(to_native_bytes(ticket))["origin"] is None
+    assert read(to_native_bytes(compact(ticket)))["origin"] is None  # nothing vanished
+    dead = np.array([[True, True, False], [True, True, False]])
+    parts = small_parts()
+    parts["init"]["b.weight"] = parts["init"]["b.weight"] * dead
+    ticket = small_ticket(init=parts["init"], masks=parts["masks"] | {"b.weight": dead})
+    found = read(to_native_bytes(compact(ticket)))
+    assert found["origin"] == (12 + 3 + 6, 12 + 6)
+    assert found["ticket_hash"] == ticket.hash
+    assert [p["rows"] for p in found["parameters"]] == [2, 2, 2]
 
 
 def test_class_weights_are_a_section_of_their_own() -> None:
