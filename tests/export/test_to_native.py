@@ -24,6 +24,7 @@ from tests.export.tickets import (
     GOLDEN,
     RECIPE,
     Builder,
+    dead_unit_ticket,
     described,
     golden_ticket,
     small_network,
@@ -221,10 +222,7 @@ def test_the_origin_is_written_for_what_was_compacted() -> None:
     ticket = small_ticket()
     assert read(to_native_bytes(ticket))["origin"] is None
     assert read(to_native_bytes(compact(ticket)))["origin"] is None  # nothing vanished
-    dead = np.array([[True, True, False], [True, True, False]])
-    parts = small_parts()
-    parts["init"]["b.weight"] = parts["init"]["b.weight"] * dead
-    ticket = small_ticket(init=parts["init"], masks=parts["masks"] | {"b.weight": dead})
+    ticket = dead_unit_ticket()
     found = read(to_native_bytes(compact(ticket)))
     assert found["origin"] == (12 + 3 + 6, 12 + 6)
     assert found["ticket_hash"] == ticket.hash
