@@ -1,9 +1,9 @@
 """Drops the units and channels that cannot influence a ticket's outputs: those that nothing reads, and those always 0.
 
 Exact on the device's runtime: losses, predictions, gradients and values of what stays have the same bits after any number
-of steps (at the same `micro_batch`; a step that only a dropped unit made fail succeeds). So a unit stays where its absence
-would move an entry of a sum to another of the four chains of FORMAT.md's linear, where dropout, softmax or layer norm
-number or mix the elements, in the input and in the output. Nodes and their numbers stay.
+of steps (at the same `micro_batch`, the sign of a 0 apart; a step that only a dropped unit made fail succeeds). So a unit
+stays where its absence would move an entry of a sum to another of the four chains of FORMAT.md's linear, where dropout,
+softmax or layer norm number or mix the elements, in the input and in the output. Nodes and their numbers stay.
 """
 
 from __future__ import annotations

@@ -131,7 +131,8 @@ def _check_elements(what: str, shape: Shape, limit: int) -> None:
 def _card(ticket: Ticket) -> bytes:
     card = json.dumps(dict(ticket.card), sort_keys=True, separators=(",", ":")).encode()
     if len(card) > MAX_CARD_BYTES:
-        raise TicketError(f"the card has {len(card)} bytes; the format holds at most {MAX_CARD_BYTES}; shorten it")
+        remedy = "shorten it" + (", or export with --no-compact" if "compaction" in ticket.card else "")
+        raise TicketError(f"the card has {len(card)} bytes; the format holds at most {MAX_CARD_BYTES}; {remedy}")
     return card
 
 

@@ -199,7 +199,7 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "class weights of mse": lambda: artifact(replace(NET, loss=2, class_weights=(1.0, 1.0, 1.0, 1.0))),
     "a class weight too few": lambda: artifact(replace(NET, class_weights=(1.0, 1.0, 1.0))),
     "a class weight below 0": lambda: artifact(replace(NET, class_weights=(1.0, 1.0, 1.0, -1.0))),
-    "origin too short": lambda: sections((10, bytes(15))),
+    "origin too long": lambda: sections((10, struct.pack("<2Qx", DENSE, PRUNED))),
     "origin of fewer floats": lambda: artifact(replace(NET, origin=(DENSE - 1, PRUNED))),
     "origin of fewer weights": lambda: artifact(replace(NET, origin=(DENSE, PRUNED - 1))),
     "origin of fewer dense parameters": lambda: artifact(replace(NET, origin=(DENSE, PRUNED + 1))),

@@ -355,6 +355,7 @@ BROKEN = {
     "2 means and 1 inverse_stds for a sample of shape (2, 2); give 1 of each, or 2": with_input([0.5, 1], [2]),
     "3 means and 3 inverse_stds": with_input([1, 2, 3], [1, 2, 3]),
     "inverse_std 0.0 must be above 0": with_input([1, 2], [1, 0]),
+    "shorten it, or export with --no-compact": small_ticket(card=small_parts()["card"] | {"compaction": "x" * 2**20}),
     "bytes; the format holds at most 1048576; shorten it": small_ticket(
         card=small_parts()["card"] | {"x": "x" * 2**20}
     ),
