@@ -24,7 +24,7 @@ KERNELS = {"auto": 0, "scalar": 1, "avx2": 2, "avx512": 3, "neon": 4}
 STARTS = {"init": 0, "trained": 1}
 
 _SECTIONS = {1: "card", 2: "recipe", 3: "input", 4: "graph", 5: "params", 6: "pattern", 7: "init", 8: "trained"}
-_SECTIONS[9] = "class_weights"
+_SECTIONS |= {9: "class_weights", 10: "origin"}
 _CHOICES: dict[str, Mapping[str, int]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
@@ -37,7 +37,10 @@ Source = str | os.PathLike[str] | bytes
 
 @dataclass(frozen=True)
 class ArtifactInfo:
-    """An artifact in numbers. `nnz` and `density` are of pruned layers' weights, `value_count` of all floats kept."""
+    """An artifact in numbers. `nnz` counts the live weights of pruned layers, `value_count` all floats kept.
+
+    `density` and `dense_count` are relative to the original network, with the units that export left out.
+    """
 
     input_shape: tuple[int, ...]
     input_elements: int

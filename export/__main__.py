@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from export.compact import Compaction
     from export.ticket import Ticket
 
 Values = Literal["init", "trained"]
@@ -29,19 +30,19 @@ class Format:
     """A kind of artifact: its file ending and how a ticket becomes its bytes; imports what it needs when called."""
 
     suffix: str
-    write: Callable[[Ticket, Values], bytes]
+    write: Callable[[Ticket | Compaction, Values], bytes]
 
 
-def _native(ticket: Ticket, values: Values) -> bytes:
+def _native(source: Ticket | Compaction, values: Values) -> bytes:
     from export.to_native import to_native_bytes
 
-    return to_native_bytes(ticket)  # holds both; the trainer chooses by `start`
+    return to_native_bytes(source)  # holds both; the trainer chooses by `start`
 
 
-def _onnx(ticket: Ticket, values: Values) -> bytes:
+def _onnx(source: Ticket | Compaction, values: Values) -> bytes:
     from export.to_onnx import to_onnx_bytes
 
-    return to_onnx_bytes(ticket, values)
+    return to_onnx_bytes(source, values)
 
 
 FORMATS: Mapping[str, Format] = {"native": Format(".tkt", _native), "onnx": Format(".onnx", _onnx)}
@@ -85,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         default="init",
         help="which values formats that hold one set get; native holds both (default: %(default)s)",
     )
+    parser.add_argument(
+        "--compact",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="leave out units and channels that cannot influence the outputs, which changes no bit on the device; "
+        "--no-compact writes the ticket as it is (default: --compact)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors (and the object of --json)")
     return parser
@@ -92,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     from export.atomic import write_file
+    from export.compact import compact
     from export.ticket import load_ticket
 
     formats = _formats(options.formats)
@@ -100,7 +109,9 @@ def _run(options: argparse.Namespace) -> None:
         raise UsageError(f"'{options.ticket}' holds no trained values; leave out --values trained")
     folder = options.output_dir if options.output_dir is not None else options.ticket.resolve().parent
     name = options.ticket.resolve().name
-    contents = {kind: FORMATS[kind].write(ticket, options.values) for kind in formats}  # all, before any is written
+    compaction = compact(ticket) if options.compact else None
+    source = compaction or ticket
+    contents = {kind: FORMATS[kind].write(source, options.values) for kind in formats}  # all, before any is written
     paths = {kind: folder / f"{name}{FORMATS[kind].suffix}" for kind in formats}
     for kind, content in contents.items():
         try:
@@ -108,7 +119,7 @@ def _run(options: argparse.Namespace) -> None:
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"cannot write '{paths[kind]}': {reason}; free the disk or give --output-dir") from error
-    report = _report(ticket, paths, contents)
+    report = _report(ticket, compaction, paths, contents)
     if options.json:
         print(json.dumps(report), flush=True)
     elif not options.quiet:
@@ -123,7 +134,9 @@ def _formats(text: str) -> list[str]:
     return formats
 
 
-def _report(ticket: Ticket, paths: Mapping[str, Path], contents: Mapping[str, bytes]) -> dict[str, Any]:
+def _report(
+    ticket: Ticket, compaction: Compaction | None, paths: Mapping[str, Path], contents: Mapping[str, bytes]
+) -> dict[str, Any]:
     return {
         "artifacts": [
             {
@@ -137,6 +150,7 @@ def _report(ticket: Ticket, paths: Mapping[str, Path], contents: Mapping[str, by
         "dense_bytes": 4 * sum(parameter.size for parameter in ticket.network.parameters),
         "density": ticket.density,
         "ticket_hash": ticket.hash,
+        "vanished": [vars(vanished) for vanished in compaction.vanished] if compaction else [],
     }
 
 
@@ -148,6 +162,7 @@ def _table(report: Mapping[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
     lines.append(f"density {report['density']:.2%}, ticket {report['ticket_hash'][:12]}")
+    lines += [f"{v['count']} of {v['of']} {v['unit']} of {v['layer']} vanish" for v in report["vanished"]]
     native = [a["path"] for a in report["artifacts"] if a["format"] == "native"]
     lines += [f"next: python -m device_runtime inspect {path}" for path in native]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Writes a ticket as the native artifact (`.tkt`) that the device runtime trains: FORMAT.md, byte for byte.
 
 Deterministic: equal tickets give equal bytes. A pruned parameter is stored as CSR of its live weights (a kernel is a row
-of its output channel, row-major), every other one dense; a value of 0.0 is never taken for a pruned weight. Refuses, by
+of its output channel, row-major; layout.py), every other one dense; a value of 0.0 is never taken for a pruned weight. Refuses, by
 name, what exceeds a limit of the format.
 """
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.card import Recipe, normalisation, recipe
+from export.compact import Compaction
+from export.layout import NARROW_COLUMNS, layouts, stored_values
 from export.network import Network
 from export.operators import OPERATORS, Node, Shape
 from export.ticket import Bits, Floats, Ticket, TicketError
@@ -27,7 +29,7 @@ HEADER = struct.Struct("<8sHHIII32s8x")
 HEADER_CRC_OFFSET = 20
 SECTION_ALIGNMENT = 64
 
-CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS = range(1, 10)
+CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS, ORIGIN = range(1, 11)
 RECIPE_LAYOUT = struct.Struct("<II6fIIffIIIf8x")
 OPTIMIZER_CODES = {"sgd": 1, "adam": 2, "adamw": 3}
 SCHEDULE_CODES = {"constant": 0, "step": 1, "cosine": 2, "linear": 3}
@@ -55,7 +57,8 @@ OPERATOR_CODES = {
     "embedding": 20,
     "dropout": 21,
 }
-DENSE, CSR_U16, CSR_U32 = range(3)
+DENSE = 0
+ENCODINGS = {(1, 2): 1, (1, 4): 2, (4, 2): 3, (8, 2): 4}  # by rows of a block, bytes of a column
 
 MAX_FILE_BYTES = 2**31 - 1
 MAX_CARD_BYTES = 2**20
@@ -63,11 +66,12 @@ MAX_NODES = 1024
 MAX_PARAMETERS = 4096
 MAX_BUFFER_ELEMENTS = 2**24
 MAX_PARAMETER_ELEMENTS = 2**28
-U16_COLUMNS = 65536
 
 
-def to_native_bytes(ticket: Ticket) -> bytes:
-    """The whole artifact. Raises TicketError where the card lacks a part devices need, or a limit is exceeded."""
+def to_native_bytes(source: Ticket | Compaction) -> bytes:
+    """The whole artifact, of a ticket as it is or without its dead units. Raises TicketError where the card lacks a part
+    devices need, or a limit is exceeded."""
+    ticket, original = (source.ticket, source.original) if isinstance(source, Compaction) else (source, source)
     _check_limits(ticket)
     params, pattern = _params_and_pattern(ticket)
     r = recipe(ticket)
@@ -78,13 +82,15 @@ def to_native_bytes(ticket: Ticket) -> bytes:
         GRAPH: _graph(ticket.network),
         PARAMS: params,
         PATTERN: pattern,
-        INIT: _values(ticket.init, ticket.masks),
+        INIT: _values(ticket, ticket.init),
     }
     if ticket.trained is not None:
-        sections[TRAINED] = _values(ticket.trained, ticket.masks)
+        sections[TRAINED] = _values(ticket, ticket.trained)
     if r.class_weights is not None:
         sections[CLASS_WEIGHTS] = r.class_weights.astype("<f4").tobytes()
-    return _file(sections, bytes.fromhex(ticket.hash))
+    if ticket is not original:
+        sections[ORIGIN] = _origin(original)
+    return _file(sections, bytes.fromhex(original.hash))
 
 
 def _file(sections: Mapping[int, bytes], ticket_hash: bytes) -> bytes:
@@ -123,8 +129,15 @@ def _check_elements(what: str, shape: Shape, limit: int) -> None:
 def _card(ticket: Ticket) -> bytes:
     card = json.dumps(dict(ticket.card), sort_keys=True, separators=(",", ":")).encode()
     if len(card) > MAX_CARD_BYTES:
-        raise TicketError(f"the card has {len(card)} bytes; the format holds at most {MAX_CARD_BYTES}; shorten it")
+        remedy = "shorten it" + (", or export with --no-compact" if "compaction" in ticket.card else "")
+        raise TicketError(f"the card has {len(card)} bytes; the format holds at most {MAX_CARD_BYTES}; {remedy}")
     return card
+
+
+def _origin(original: Ticket) -> bytes:
+    """What densities are told of."""
+    pruned = sum(mask.size for mask in original.masks.values())
+    return struct.pack("<QQ", sum(parameter.size for parameter in original.network.parameters), pruned)
 
 
 def _recipe(r: Recipe) -> bytes:
@@ -177,24 +190,22 @@ def _shape(shape: Shape) -> bytes:
 
 def _params_and_pattern(ticket: Ticket) -> tuple[bytes, bytes]:
     records, pattern = bytearray(), bytearray()
-    weights = {node.params["weight"] for node in ticket.network.nodes if OPERATORS[node.op].matrix}
-    for parameter in ticket.network.parameters:
-        rows = parameter.shape[0] if parameter.name in weights else parameter.size
-        cols = parameter.size // rows
-        if parameter.name not in ticket.masks:
+    for layout in layouts(ticket.network, ticket.masks).values():
+        rows, cols = layout.rows, layout.cols
+        if layout.mask is None:
             records += struct.pack("<6I", DENSE, rows, cols, rows * cols, 0, 0)
             continue
-        row_ptr, col_idx = _csr(ticket.masks[parameter.name].reshape(rows, cols))
-        encoding = CSR_U16 if col_idx.itemsize == 2 else CSR_U32
+        row_ptr, col_idx = _csr(layout.mask[:: layout.block])
         offsets = [_append(pattern, row_ptr), _append(pattern, col_idx)]
-        records += struct.pack("<6I", encoding, rows, cols, len(col_idx), *offsets)
+        encoding = ENCODINGS[layout.block, col_idx.itemsize]
+        records += struct.pack("<6I", encoding, rows, cols, int(layout.mask.sum()), *offsets)
     return struct.pack("<II", len(ticket.network.parameters), 0) + records, bytes(pattern)
 
 
 def _csr(mask: Bits) -> tuple[NDArray[np.uint32], NDArray[np.uint16] | NDArray[np.uint32]]:
     row_ptr = np.concatenate(([0], np.cumsum(mask.sum(axis=1)))).astype("<u4")
     columns = np.nonzero(mask)[1]
-    return row_ptr, columns.astype("<u2" if mask.shape[1] <= U16_COLUMNS else "<u4")
+    return row_ptr, columns.astype("<u2" if mask.shape[1] <= NARROW_COLUMNS else "<u4")
 
 
 def _append(pattern: bytearray, array: NDArray[np.uint16] | NDArray[np.uint32]) -> int:
@@ -205,7 +216,5 @@ def _append(pattern: bytearray, array: NDArray[np.uint16] | NDArray[np.uint32]) 
     return offset
 
 
-def _values(values: Mapping[str, Floats], masks: Mapping[str, Bits]) -> bytes:
-    """Parameter after parameter; the live ones of a pruned weight in row-major order, which is the order of CSR."""
-    parts = (array[masks[name]] if name in masks else array for name, array in values.items())
-    return b"".join(part.astype("<f4").tobytes() for part in parts)
+def _values(ticket: Ticket, values: Mapping[str, Floats]) -> bytes:
+    return stored_values(ticket.network, ticket.masks, values).astype("<f4").tobytes()

@@ -16,6 +16,7 @@ import onnx
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from export.card import normalisation
+from export.compact import Compaction
 from export.onnx_operators import Graph, append
 from export.ticket import Floats, Ticket, TicketError
 
@@ -27,13 +28,14 @@ INPUT, LOGITS, PROBABILITIES, OUTPUTS = "input", "logits", "probabilities", "out
 Values = Literal["init", "trained"]
 
 
-def to_onnx(ticket: Ticket, values: Values = "init") -> onnx.ModelProto:
+def to_onnx(source: Ticket | Compaction, values: Values = "init") -> onnx.ModelProto:
     """A model from `input` `(batch, *input_shape)`, raw, to what the network scores, `(batch, elements)`.
 
     By the loss: cross_entropy gives `logits` and their softmax `probabilities`, bce `logits` and their sigmoid
     `probabilities`, mse `outputs`. Raises TicketError if `values` is "trained" and the ticket has none, or if the card
-    lacks the normalisation.
+    lacks the normalisation. A compacted ticket gives the same function, but who runs it may add in another order.
     """
+    ticket, original = (source.ticket, source.original) if isinstance(source, Compaction) else (source, source)
     parameters = _chosen(ticket, values)
     network = ticket.network
     graph = Graph()
@@ -53,7 +55,7 @@ def to_onnx(ticket: Ticket, values: Values = "init") -> onnx.ModelProto:
     model = helper.make_model(onnx_graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER)
     card = json.dumps(dict(ticket.card), sort_keys=True)
     helper.set_model_props(
-        model, {"ticket_hash": ticket.hash, "density": repr(ticket.density), "values": values, "card": card}
+        model, {"ticket_hash": original.hash, "density": repr(original.density), "values": values, "card": card}
     )
     # Not full_check: onnx's shape inference knows no operator that takes a sparse initializer. A test runs it on the
     # same model made dense.
@@ -61,9 +63,9 @@ def to_onnx(ticket: Ticket, values: Values = "init") -> onnx.ModelProto:
     return model
 
 
-def to_onnx_bytes(ticket: Ticket, values: Values = "init") -> bytes:
+def to_onnx_bytes(source: Ticket | Compaction, values: Values = "init") -> bytes:
     """The model as a file; equal tickets give equal bytes."""
-    content: bytes = to_onnx(ticket, values).SerializeToString(deterministic=True)
+    content: bytes = to_onnx(source, values).SerializeToString(deterministic=True)
     return content
 
 

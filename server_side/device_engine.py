@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from device_runtime import NonFiniteLoss, Trainer
 from export.atomic import write_file
+from export.layout import whole_values
 from export.network import Network
 from export.ticket import Ticket, TicketError
 from export.to_native import to_native_bytes
@@ -121,8 +122,12 @@ def _artifact(network: Network, recipe: Recipe, job: Job) -> bytes:
         "input": {"mean": [0.0], "inverse_std": [1.0]},  # the split is normalised already
         "recipe": recipe.to_card(epochs=0),
     }
-    masks = {name: mask for name, mask in job.masks.items() if not mask.all()}
-    return to_native_bytes(Ticket(network, job.start, masks, card=card))
+    return to_native_bytes(Ticket(network, job.start, _pruned(job), card=card))
+
+
+def _pruned(job: Job) -> Masks:
+    """The masks of its artifact: a weight that is whole is stored dense, which is faster."""
+    return {name: mask for name, mask in job.masks.items() if not mask.all()}
 
 
 class _Run:
@@ -214,23 +219,10 @@ class _Run:
         )
 
     def _dense(self, values: NDArray[np.float32]) -> Values:
-        return dense_values(self.engine.network, self.job.masks, values)
+        return whole_values(self.engine.network, _pruned(self.job), values)
 
     def _test(self, values: NDArray[np.float32]) -> float:
         """Accuracy on the test part of a network with these values, in a trainer of its own."""
         job = Job(self.job.seed, self.job.kind, self.job.index, self._dense(values), self.job.masks)
         with Trainer.open(_artifact(self.engine.network, self.engine.recipe, job)) as trainer:
             return trainer.evaluate(self.engine.split.x_test, self.engine.split.y_test).accuracy
-
-
-def dense_values(network: Network, masks: Masks, values: NDArray[np.float32]) -> Values:
-    """Every parameter in its full shape from the runtime's flat array of live values."""
-    result: Values = {}
-    position = 0
-    for parameter in network.parameters:
-        mask = masks[parameter.name] if parameter.name in masks else np.ones(parameter.shape, np.bool_)
-        live = int(mask.sum())
-        result[parameter.name] = np.zeros(parameter.shape, np.float32)
-        result[parameter.name][mask] = values[position : position + live]
-        position += live
-    return result

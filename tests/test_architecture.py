@@ -27,7 +27,12 @@ OURS = {
 }
 # The one file of the search that trains on the device's runtime, through the door that devices use.
 ENGINE = {
-    "server_side/device_engine.py": ("export.to_native", "device_runtime.NonFiniteLoss", "device_runtime.Trainer")
+    "server_side/device_engine.py": (
+        "export.layout",
+        "export.to_native",
+        "device_runtime.NonFiniteLoss",
+        "device_runtime.Trainer",
+    )
 }
 # Which packages of others; the server side may use any.
 THIRD_PARTY = {"export": {"numpy", "safetensors", "onnx"}, "device_runtime": {"numpy"}}

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_runtime import Trainer
+from export.layout import stored_values
 from export.ticket import Floats, Ticket
 from export.to_native import to_native_bytes
 from tests.export.reference import forward, softmax
@@ -15,9 +16,7 @@ from tests.export.tickets import MILD_FLOATS, tickets
 
 def live(ticket: Ticket, kind: str) -> bytes:
     """The stored values in the artifact's order, as they lie in memory."""
-    values = getattr(ticket, kind)
-    parts = (values[name][ticket.masks[name]] if name in ticket.masks else values[name].ravel() for name in values)
-    return np.concatenate(list(parts)).tobytes()
+    return stored_values(ticket.network, ticket.masks, getattr(ticket, kind)).tobytes()
 
 
 @given(tickets())

@@ -10,6 +10,7 @@ namespace tkt {
 namespace {
 
 constexpr uint32_t kRecipeBytes = 72, kMaxCardBytes = 1u << 20;
+constexpr uint64_t kMaxDenseCount = 1ull << 40;  // 4096 parameters of 2^28
 
 tkt_status check_presence(const Container &file, tkt_error *error) {
   static const char *const names[] = {"CARD", "RECIPE", "INPUT", "GRAPH", "PARAMS", "PATTERN", "INIT"};
@@ -105,6 +106,20 @@ tkt_status read_class_weights(Artifact *a, tkt_error *error) {
   return TKT_OK;
 }
 
+// What was larger before units without influence were left out.
+tkt_status read_origin(Artifact *a, tkt_error *error) {
+  const Section section = a->file.find(kOrigin);
+  if (section.data == nullptr) return TKT_OK;
+  if (section.bytes != 16) return corrupt(error, "ORIGIN has ", section.bytes, " bytes instead of 16");
+  const uint64_t dense = load<uint64_t>(section.data), pruned = load<uint64_t>(section.data + 8);
+  const bool sound = dense <= kMaxDenseCount && pruned >= a->pruned_layer_weights && dense >= pruned &&
+                     dense - pruned >= a->dense_count - a->pruned_layer_weights;
+  if (!sound) return corrupt(error, "ORIGIN: a network of ", dense, " floats cannot have become this one");
+  a->dense_count = dense;
+  a->pruned_layer_weights = pruned;
+  return TKT_OK;
+}
+
 }  // namespace
 
 bool has_negative_variance(const Artifact &a, const uint8_t *values) {
@@ -133,6 +148,7 @@ tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt
   if (tkt_status status = read_input(a.file.find(kInput), &a.input, error)) return status;
   if (tkt_status status = read_params(&a, error)) return status;
   if (tkt_status status = read_graph(&a, error)) return status;
+  if (tkt_status status = read_origin(&a, error)) return status;
   if (tkt_status status = read_values(a.file.find(kInit), "INIT", a.value_count, &a.init, error)) return status;
   if (tkt_status status = check_state(a, a.init, "INIT", error)) return status;
   if (tkt_status status = read_class_weights(&a, error)) return status;

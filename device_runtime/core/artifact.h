@@ -10,7 +10,18 @@
 
 namespace tkt {
 
-enum SectionKind : uint32_t { kCard = 1, kRecipe, kInput, kGraph, kParams, kPattern, kInit, kTrained, kClassWeights };
+enum SectionKind : uint32_t {
+  kCard = 1,
+  kRecipe,
+  kInput,
+  kGraph,
+  kParams,
+  kPattern,
+  kInit,
+  kTrained,
+  kClassWeights,
+  kOrigin
+};
 
 enum LossCode : uint32_t { kCrossEntropy = 1, kMeanSquaredError, kBinaryCrossEntropy };
 
@@ -110,10 +121,10 @@ struct Artifact {
   InputSpec input;
   Graph graph;
   Section params, pattern;
-  uint32_t parameter_count, value_count, trained_count;  // values before the first state parameter
-  uint64_t dense_count, pruned_layer_live, pruned_layer_weights;
-  const uint8_t *init, *trained;  // f32[value_count]; trained may be nullptr
-  const float *class_weights;     // [output_count], or nullptr
+  uint32_t parameter_count, value_count, trained_count;           // values before the first state parameter
+  uint64_t dense_count, pruned_layer_live, pruned_layer_weights;  // the first and last are of the original network
+  const uint8_t *init, *trained;                                  // f32[value_count]; trained may be nullptr
+  const float *class_weights;                                     // [output_count], or nullptr
 
   Matrix matrix(uint32_t param) const;
 };

@@ -114,7 +114,8 @@ tkt_status check_moment(const Section &section, const State &state, tkt_error *e
 // The arrays are those that STATE announces, whole, finite and such as training can leave them.
 tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const State &state, tkt_error *error) {
   if (state.value_count != trainer.value_count) {
-    return corrupt_checkpoint(error, "has ", state.value_count, " values, but the ticket has ", trainer.value_count);
+    return corrupt_checkpoint(error, "has ", state.value_count, " values, but the artifact has ", trainer.value_count,
+                              " (one export of a ticket may leave out units that another keeps)");
   }
   for (uint32_t kind = kCheckpointValues; kind <= kMoment2; ++kind) {
     const uint32_t array = kind - kCheckpointValues;

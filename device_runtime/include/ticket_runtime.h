@@ -112,9 +112,9 @@ typedef struct tkt_info {
   uint32_t card_bytes;
   uint64_t trained_count;        /* stored floats that have a gradient; the others are running statistics, at the end */
   uint64_t value_count;          /* stored floats: live weights and dense parameters */
-  uint64_t dense_count;          /* floats of the same network unpruned */
+  uint64_t dense_count;          /* floats of the original network: unpruned, with the units that export left out */
   uint64_t pruned_layer_live;    /* live weights of the pruned (CSR) parameters */
-  uint64_t pruned_layer_weights; /* all weights of the pruned parameters; density = live / weights */
+  uint64_t pruned_layer_weights; /* all weights of the original's pruned parameters; density = live / weights */
   const char *card;              /* UTF-8 JSON inside the artifact, not NUL-terminated */
   uint8_t ticket_hash[32];
 } tkt_info;

@@ -46,6 +46,8 @@ from tests.golden.make_operators import FILES
 
 NET = nets.small()
 GOOD = artifact(NET)
+DENSE = sum(param.values.size for param in NET.params)
+PRUNED = sum(param.values.size for param in NET.params if param.mask is not None)
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -83,6 +85,14 @@ def test_golden_files_are_read(path: Path) -> None:
 def test_an_unpruned_network_has_density_one() -> None:
     facts = inspect(artifact(nets.mlp((6, 5, 3), None)))
     assert (facts["nnz"], facts["density"]) == (0, 1.0)
+
+
+@pytest.mark.parametrize("origin", [(DENSE, PRUNED), (DENSE + 9, PRUNED + 5), (2**40, PRUNED)])
+def test_density_is_that_of_the_origin(origin: tuple[int, int]) -> None:
+    plain, facts = inspect(GOOD), inspect(artifact(replace(NET, origin=origin)))
+    assert (facts["nnz"], facts["value_count"]) == (plain["nnz"], plain["value_count"])
+    assert (facts["dense_count"], facts["density"]) == (origin[0], plain["nnz"] / origin[1])
+    assert facts["sections"]["origin"] == 16
 
 
 def test_labels_fall_back_to_numbers() -> None:
@@ -189,6 +199,12 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "class weights of mse": lambda: artifact(replace(NET, loss=2, class_weights=(1.0, 1.0, 1.0, 1.0))),
     "a class weight too few": lambda: artifact(replace(NET, class_weights=(1.0, 1.0, 1.0))),
     "a class weight below 0": lambda: artifact(replace(NET, class_weights=(1.0, 1.0, 1.0, -1.0))),
+    "origin too long": lambda: sections((10, struct.pack("<2Qx", DENSE, PRUNED))),
+    "origin of fewer floats": lambda: artifact(replace(NET, origin=(DENSE - 1, PRUNED))),
+    "origin of fewer weights": lambda: artifact(replace(NET, origin=(DENSE, PRUNED - 1))),
+    "origin of fewer dense parameters": lambda: artifact(replace(NET, origin=(DENSE, PRUNED + 1))),
+    "origin of more weights than floats": lambda: artifact(replace(NET, origin=(DENSE, 2**64 - 1))),
+    "origin beyond every network": lambda: artifact(replace(NET, origin=(2**40 + 1, PRUNED))),
     "class weights all 0": lambda: artifact(replace(NET, class_weights=(0.0, 0.0, 0.0, 0.0))),
     "rank 0": lambda: patched(INPUT, 0, "<I", 0),
     "rank 5": lambda: patched(INPUT, 0, "<I", 5),
@@ -240,7 +256,7 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
 
 INCOMPATIBLE: dict[str, Callable[[], bytes]] = {
     "version 2": lambda: header(8, "<H", 2),
-    "section kind 10": lambda: sections((10, b"new")),
+    "section kind 11": lambda: sections((11, b"new")),
 }
 
 UNSUPPORTED: dict[str, Callable[[], bytes]] = {

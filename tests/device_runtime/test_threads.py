@@ -44,9 +44,9 @@ RECIPES = {
 }
 
 
-def trained(net: Net, threads: int, **settings: int) -> tuple[bytes, bytes, bytes]:
+def trained(net: Net, threads: int, micro_batch: int = 0) -> tuple[bytes, bytes, bytes]:
     x, y = nets.task(net, 100)
-    with Trainer.open(artifact(net), threads=threads, **settings) as trainer:
+    with Trainer.open(artifact(net), threads=threads, micro_batch=micro_batch) as trainer:
         losses = trainer.fit(x, y, steps=4).losses
         return losses.tobytes(), trainer.values.tobytes(), trainer.predict(x).tobytes()
 
@@ -55,9 +55,9 @@ def trained(net: Net, threads: int, **settings: int) -> tuple[bytes, bytes, byte
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_results_do_not_depend_on_the_threads(recipe: str, micro_batch: int) -> None:
     for net in (image_net(RECIPES[recipe]), nets.lenet(0.2, recipe=RECIPES[recipe])):
-        wanted = trained(net, 1, micro_batch=micro_batch)
+        wanted = trained(net, 1, micro_batch)
         for threads in (2, 3, 7):
-            assert trained(net, threads, micro_batch=micro_batch) == wanted
+            assert trained(net, threads, micro_batch) == wanted
 
 
 def thread_names() -> list[str]:

@@ -96,6 +96,7 @@ class Net:
     ticket_hash: bytes = bytes(range(32))
     loss: int = CROSS_ENTROPY
     class_weights: tuple[float, ...] | None = None
+    origin: tuple[int, int] | None = None
 
     @property
     def class_count(self) -> int:
@@ -127,6 +128,7 @@ def artifact(net: Net, **sections: bytes | None) -> bytes:
         "init": net.stored.astype("<f4").tobytes(),
         "trained": None if net.trained is None else np.concatenate(net.trained).astype("<f4").tobytes(),
         "class_weights": None if net.class_weights is None else np.array(net.class_weights, "<f4").tobytes(),
+        "origin": None if net.origin is None else struct.pack("<2Q", *net.origin),
     }
     content |= sections
     kinds = {name: kind for kind, name in enumerate(content, start=1)}

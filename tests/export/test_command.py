@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from export.__main__ import main
+from export.compact import compact
 from export.ticket import WEIGHTS_NAME
 from export.to_native import to_native_bytes
-from tests.export.tickets import golden_ticket, small_ticket
+from export.to_onnx import to_onnx_bytes
+from tests.export.tickets import dead_unit_ticket, golden_ticket, small_ticket
 
 ROOT = Path(__file__).parents[2]
 ONE_LINE = "python -m export: error: "
@@ -57,7 +59,8 @@ def test_json_is_one_object_on_stdout(ticket_dir: Path, tmp_path: Path, capsys: 
     out, err = capsys.readouterr()
     report: dict[str, Any] = json.loads(out)
     assert err == ""
-    assert set(report) == {"artifacts", "dense_bytes", "density", "ticket_hash"}
+    assert set(report) == {"artifacts", "dense_bytes", "density", "ticket_hash", "vanished"}
+    assert report["vanished"] == []
     assert [artifact["format"] for artifact in report["artifacts"]] == ["native", "onnx"]
     for artifact in report["artifacts"]:
         content = Path(artifact["path"]).read_bytes()
@@ -66,6 +69,24 @@ def test_json_is_one_object_on_stdout(ticket_dir: Path, tmp_path: Path, capsys: 
         assert Path(artifact["path"]).parent == tmp_path / "a" / "b"
     ticket = golden_ticket("tiny")
     assert (report["dense_bytes"], report["density"], report["ticket_hash"]) == (236, ticket.density, ticket.hash)
+
+
+def test_what_vanishes_is_said_and_can_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ticket = dead_unit_ticket()
+    place, native, onnx = ticket.save(tmp_path / "t"), tmp_path / "t.tkt", tmp_path / "t.onnx"
+    assert main([str(place)]) == 0
+    assert "\n1 of 3 units of a vanish\n" in capsys.readouterr().out
+    assert (native.read_bytes(), onnx.read_bytes()) == (
+        to_native_bytes(compact(ticket)),
+        to_onnx_bytes(compact(ticket)),
+    )
+    assert main([str(place), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["vanished"] == [{"layer": "a", "unit": "units", "count": 1, "of": 3}]
+    assert (report["density"], report["dense_bytes"]) == (ticket.density, 4 * (12 + 3 + 6))
+    assert main([str(place), "--no-compact"]) == 0
+    assert "units of a vanish" not in capsys.readouterr().out
+    assert (native.read_bytes(), onnx.read_bytes()) == (to_native_bytes(ticket), to_onnx_bytes(ticket))
 
 
 def test_quiet_prints_nothing(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from export.compact import compact
 from export.network import OPERATORS, Network, Node, Parameter
 from export.onnx_operators import WRITERS
 from export.ticket import Floats, Ticket, TicketError
@@ -20,7 +21,15 @@ from export.to_onnx import to_onnx, to_onnx_bytes
 from tests.architectures import ARCHITECTURES
 from tests.export.architecture_tickets import architecture_ticket
 from tests.export.reference import forward, softmax
-from tests.export.tickets import MILD_FLOATS, golden_ticket, small_network, small_parts, small_ticket, tickets
+from tests.export.tickets import (
+    MILD_FLOATS,
+    dead_unit_ticket,
+    golden_ticket,
+    small_network,
+    small_parts,
+    small_ticket,
+    tickets,
+)
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the `ort` extra")
 
@@ -100,6 +109,18 @@ def test_the_model_says_which_ticket_it_is() -> None:
     assert float(props["density"]) == ticket.density
     assert props["values"] == "trained"
     assert json.loads(props["card"]) == dict(ticket.card)
+
+
+def test_a_compacted_model_gives_the_same_outputs_of_the_same_ticket() -> None:
+    ticket = dead_unit_ticket()
+    samples = np.random.default_rng(0).normal(size=(5, *ticket.network.input_shape)).astype(np.float32)
+    (logits, _), (smaller, _) = (run(to_onnx_bytes(source), samples) for source in (ticket, compact(ticket)))
+    np.testing.assert_allclose(smaller, logits, rtol=1e-6)
+    model = to_onnx(compact(ticket))
+    assert {tuple(s.dims) for s in model.graph.sparse_initializer} == {(2, 4), (2, 2)}
+    props = {p.key: p.value for p in model.metadata_props}
+    assert (props["ticket_hash"], float(props["density"])) == (ticket.hash, ticket.density)
+    assert "a.weight" in json.loads(props["card"])["compaction"]
 
 
 def test_batch_is_free_and_shapes_are_told() -> None:

@@ -54,6 +54,14 @@ def small_ticket(**changes: Any) -> Ticket:
     return Ticket(**(small_parts() | changes))
 
 
+def dead_unit_ticket() -> Ticket:
+    """The small one with its first layer's last unit read by nobody."""
+    live = np.array([[True, True, False]] * 2)
+    init = {"b.weight": np.where(live, np.float32(0.5), np.float32(0))}
+    parts = small_parts()
+    return small_ticket(init=parts["init"] | init, masks=parts["masks"] | {"b.weight": live})
+
+
 def described(name: str) -> dict[str, Any]:
     """The description of a golden file."""
     description: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))

@@ -44,7 +44,7 @@ def read(content: bytes) -> dict[str, Any]:
     """ticket_hash, card, recipe, class_weights, channels, loss, buffers, nodes, and parameters with `live` pairs where they
     are CSR."""
     sections, ticket_hash = _sections(content)
-    assert set(sections) <= set(range(1, 10))
+    assert set(sections) <= set(range(1, 11))
     loss, buffers, nodes = _graph(sections[4])
     assert sections[3][:20] == sections[4][16:36], "INPUT and buffer 0 differ"
     parameters = _parameters(sections[5], sections[6])
@@ -65,6 +65,7 @@ def read(content: bytes) -> dict[str, Any]:
         "buffers": buffers,
         "nodes": nodes,
         "parameters": parameters,
+        "origin": struct.unpack("<QQ", sections[10]) if 10 in sections else None,
     }
 
 
@@ -149,13 +150,21 @@ def _parameters(params: bytes, pattern: bytes) -> list[dict[str, Any]]:
         encoding, rows, cols, nnz, row_ptr, col_idx = struct.unpack_from("<6I", params, 8 + 24 * index)
         parameter: dict[str, Any] = {"rows": rows, "cols": cols, "nnz": nnz, "encoding": encoding}
         if encoding:
-            assert (row_ptr, col_idx) == ((end + 3) // 4 * 4, row_ptr + 4 * (rows + 1))
+            block, width = ((1, 2), (1, 4), (4, 2), (8, 2))[encoding - 1]
+            assert rows % block == 0
+            blocks = rows // block
+            assert (row_ptr, col_idx) == ((end + 3) // 4 * 4, row_ptr + 4 * (blocks + 1))
             assert not any(pattern[end:row_ptr]), "padding"
-            starts = struct.unpack_from(f"<{rows + 1}I", pattern, row_ptr)
-            columns = struct.unpack_from(f"<{nnz}{'_HI'[encoding]}", pattern, col_idx)
-            parameter["live"] = [[r, c] for r in range(rows) for c in columns[starts[r] : starts[r + 1]]]
-            assert (starts[0], starts[-1], len(parameter["live"])) == (0, nnz, nnz)
-            end = col_idx + nnz * 2 * encoding
+            starts = struct.unpack_from(f"<{blocks + 1}I", pattern, row_ptr)
+            columns = struct.unpack_from(f"<{starts[-1]}{'H' if width == 2 else 'I'}", pattern, col_idx)
+            parameter["live"] = [
+                [b * block + i, c]
+                for b in range(blocks)
+                for c in columns[starts[b] : starts[b + 1]]
+                for i in range(block)
+            ]
+            assert (starts[0], len(parameter["live"])) == (0, nnz)
+            end = col_idx + starts[-1] * width
         else:
             assert (nnz, row_ptr, col_idx) == (rows * cols, 0, 0)
         parameters.append(parameter)

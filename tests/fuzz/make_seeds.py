@@ -55,6 +55,7 @@ def seed_nets() -> dict[str, Net]:
         "small": small,
         "adam": nets.small(recipe=Recipe(ADAM, learning_rate=0.01)),
         "trained": nets.small(trained=tuple(-param.stored for param in small.params)),
+        "origin": nets.small(origin=(10**6, 10**5)),
         "plain": nets.mlp((5, 2), None, recipe=Recipe(SGD, momentum=0.0)),
         "wide": wide.net(),
         "fork": fork.net(),
