@@ -25,6 +25,8 @@ class Options:
     schedule_factor: float
     micro_batch: int
     store_gradients: int
+    recompute: int
+    half_activations: int
     seed: int
     budget_bytes: int
 

@@ -82,12 +82,16 @@ struct Graph {
 class Nodes {
  public:
   explicit Nodes(const Graph &graph);
+  Nodes(const Graph &graph, uint32_t index, uint32_t offset) : graph_(graph), index_(index), offset_(offset) {}
   bool next(Node *node);  // false at the end, and where the section is too short
   bool at_end() const;    // every node was read and nothing is left
 
+  uint32_t index() const { return index_; }    // of the next node
+  uint32_t offset() const { return offset_; }  // where it lies in GRAPH
+
  private:
   const Graph &graph_;
-  uint32_t offset_, index_ = 0;
+  uint32_t index_, offset_;
 };
 
 struct Artifact {

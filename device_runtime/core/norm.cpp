@@ -62,6 +62,20 @@ void use_running_statistics(const tkt_trainer &trainer, const NodeState &node, B
   }
 }
 
+void take_statistics(tkt_trainer &trainer, const NodeState &node, BatchNormState &s) {
+  const Place &x = trainer.buffers[node.inputs[0]].place;
+  if (trainer.training && trainer.first_sample == 0) {
+    s.gathered = false;
+    memcpy(s.next_mean, trainer.params[node.params[kRunningMean]].values, x.channels * sizeof(float));
+    memcpy(s.next_var, trainer.params[node.params[kRunningVar]].values, x.channels * sizeof(float));
+  }
+  if (uses_batch_statistics(trainer, node, x)) {
+    gather_statistics(trainer, node, s);
+  } else {
+    use_running_statistics(trainer, node, s, x.channels);
+  }
+}
+
 // A gradient of 0 where there is no sample.
 void clear_idle_lanes(const tkt_trainer &trainer, const Tensor &t) {
   const uint32_t used = trainer.samples % trainer.lanes;
@@ -97,20 +111,12 @@ void *batch_norm_lay_out(const Artifact &artifact, const Node &node, const Memor
   return s;
 }
 
+// A second run takes the statistics of the first, which must not count twice.
 void batch_norm_forward(tkt_trainer &trainer, const NodeState &node) {
   BatchNormState &s = *static_cast<BatchNormState *>(node.own);
   const Tensor x = trainer.data(node.inputs[0]), y = trainer.data(node.output);
   const uint32_t channels = x.place.channels;
-  if (trainer.training && trainer.first_sample == 0) {
-    s.gathered = false;
-    memcpy(s.next_mean, trainer.params[node.params[kRunningMean]].values, channels * sizeof(float));
-    memcpy(s.next_var, trainer.params[node.params[kRunningVar]].values, channels * sizeof(float));
-  }
-  if (uses_batch_statistics(trainer, node, x.place)) {
-    gather_statistics(trainer, node, s);
-  } else {
-    use_running_statistics(trainer, node, s, channels);
-  }
+  if (!trainer.returning) take_statistics(trainer, node, s);
   const float *weight = trainer.params[node.params[kWeight]].values, *bias = trainer.params[node.params[kBias]].values;
   for (uint32_t c = 0; c < channels; ++c) {
     const ChannelScale scale = {s.mean[c], weight[c] * s.inverse[c], bias[c]};

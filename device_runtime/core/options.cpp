@@ -74,6 +74,10 @@ tkt_status check_ranges(const tkt_options &o, tkt_error *error) {
   if (o.store_gradients > 1) {
     return fail(error, TKT_INVALID_INPUT, "store_gradients is ", o.store_gradients, ", but must be 0 or 1");
   }
+  if (o.recompute > 1) return fail(error, TKT_INVALID_INPUT, "recompute is ", o.recompute, ", but must be 0 or 1");
+  if (o.half_activations > 1) {
+    return fail(error, TKT_INVALID_INPUT, "half_activations is ", o.half_activations, ", but must be 0 or 1");
+  }
   if (o.nesterov > 1 || (o.nesterov == 1 && !(o.momentum > 0))) {
     return fail(error, TKT_INVALID_INPUT, "nesterov is ", o.nesterov, ", but must be 0, or 1 with a momentum above 0");
   }

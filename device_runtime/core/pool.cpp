@@ -41,8 +41,7 @@ void max_pool_backward(tkt_trainer &trainer, const NodeState &node) {
   const Contribution dx = added_contribution(trainer, node.inputs[0]);
   if (!dx.wanted) return;
   trainer.lane_kernels->max_pool_gradient(window_of(node.attrs), trainer.data(node.inputs[0]),
-                                          trainer.data(node.output), trainer.gradient(node.output), dx.into,
-                                          trainer.groups);
+                                          trainer.gradient(node.output), dx.into, trainer.groups);
 }
 
 const char *avg_pool_broken_rule(const Artifact &artifact, const Node &node) {
