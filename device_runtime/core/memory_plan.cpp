@@ -32,6 +32,15 @@ constexpr uint16_t kNoPiece = 0xFFFF;
 
 bool overlap(Life a, Life b) { return a.begin <= b.end && b.begin <= a.end; }
 
+// What is remembered of a buffer while planning.
+enum Mark : uint8_t {
+  kRead = 1,
+  kReadTwice = 2,
+  kWanted = 4,  // the way back reads the data
+  kStaysFlat = 8,
+  kGradientStaysFlat = 16
+};
+
 enum PieceKind : uint16_t { kData, kGradient, kAgain, kHalf, kPieceKinds };
 
 // What a root has of one kind.
@@ -93,8 +102,7 @@ class Planner {
       p_.data.halo[b] = p_.gradient.halo[b] = {0, 0, 0, 0};
       p_.needs_gradient[b] = false;
       p_.use[b] = 0;
-      reads_[b] = 0;
-      stays_flat_[b] = wanted_[b] = false;
+      marks_[b] = 0;
       lives_[kData][b] = {own, own};  // buffer b is written at moment b
       lives_[kHalf][b] = {own, 0};
       lives_[kGradient][b] = lives_[kAgain][b] = kNever;
@@ -112,7 +120,7 @@ class Planner {
     for (uint32_t i = 0; i < node.input_count; ++i) {
       const uint32_t b = node.inputs[i];
       needs |= p_.needs_gradient[b];
-      ++reads_[b];
+      marks_[b] |= marks_[b] & kRead ? kReadTwice : kRead;
       lives_[kData][b].widen(forward_time(node.index), forward_time(node.index));
     }
     p_.needs_gradient[output] = needs;
@@ -200,12 +208,12 @@ class Planner {
     const Operator &op = *find_operator(node.op);
     const uint32_t output = node.index + 1;
     const bool needs = p_.needs_gradient[output];
-    wanted_[output] |= needs && (op.flags & kKeepsOutput);
-    const bool again = wanted_[output] && !(p_.use[output] & kKept);
+    if ((op.flags & kView) && (p_.use[output] & kKept)) p_.use[node.inputs[0]] |= kKept;  // it is the same data
+    const bool wanted = (marks_[output] & kWanted) || (needs && (op.flags & kKeepsOutput));
+    const bool again = wanted && !(p_.use[output] & kKept);
     if (again) p_.use[output] |= kRecomputed;
-    for (uint32_t i = 0; i < node.input_count; ++i) {
-      wanted_[node.inputs[i]] |= again || (needs && (op.flags & kKeepsInputs));
-    }
+    if (!again && !(needs && (op.flags & kKeepsInputs))) return;
+    for (uint32_t i = 0; i < node.input_count; ++i) marks_[node.inputs[i]] |= kWanted;
   }
 
   // The lives on the way back.
@@ -239,7 +247,7 @@ class Planner {
     const Operator &op = *find_operator(node.op);
     const uint32_t output = node.index + 1, input = node.inputs[0];
     const uint16_t data_root = p_.data.root[input], gradient_root = p_.gradient.root[input];
-    const bool view = (op.flags & kView) != 0, alone = reads_[input] == 1, same = same_shape(input, output);
+    const bool view = (op.flags & kView) != 0, alone = !(marks_[input] & kReadTwice), same = same_shape(input, output);
     // Nothing reads the input after this node, neither on the way forward nor when it runs again.
     const Life again = lives_[kAgain][data_root];
     const bool dead = lives_[kData][data_root].end <= forward_time(node.index) && !(p_.use[data_root] & kHalved) &&
@@ -247,7 +255,7 @@ class Planner {
     if (view || ((op.flags & kOverInput) && same && alone && dead)) join_data(data_root, output, view);
     const bool over = (op.flags & kGradientOverOutput) && same;
     if (alone && p_.needs_gradient[input] && (view || over)) {
-      join(p_.gradient, kGradient, gradient_stays_flat_, gradient_root, output, view);
+      join(p_.gradient, kGradient, kGradientStaysFlat, gradient_root, output, view);
     }
   }
 
@@ -257,7 +265,7 @@ class Planner {
   }
 
   void join_data(uint16_t root, uint32_t buffer, bool view) {
-    if (!join(p_.data, kData, stays_flat_, root, buffer, view)) return;
+    if (!join(p_.data, kData, kStaysFlat, root, buffer, view)) return;
     p_.use[root] |= p_.use[buffer] & kHalved;
     const Life again = lives_[kAgain][buffer];
     lives_[kAgain][root].widen(again.begin, again.end);
@@ -265,13 +273,13 @@ class Planner {
   }
 
   // A view has another shape, so that neither it nor what it views can have zeros around.
-  bool join(MemoryPlan::Part &part, PieceKind kind, bool *flat, uint16_t root, uint32_t buffer, bool view) {
+  bool join(MemoryPlan::Part &part, PieceKind kind, Mark flat, uint16_t root, uint32_t buffer, bool view) {
     Halo halo = part.halo[root];
     halo.widen(part.halo[buffer]);
-    if ((view || flat[root]) && !halo.none()) return false;
+    if ((view || (marks_[root] & flat)) && !halo.none()) return false;
     part.root[buffer] = root;
     part.halo[root] = halo;
-    flat[root] |= view;
+    if (view) marks_[root] |= flat;
     lives_[kind][root].widen(lives_[kind][buffer].begin, lives_[kind][buffer].end);
     return true;
   }
@@ -340,8 +348,7 @@ class Planner {
   uint32_t *const offsets_[kPieceKinds];
   uint32_t segment_begin_ = 0, segment_end_ = 0;  // of the node that is visited
   Life lives_[kPieceKinds][kMaxNodes + 1];
-  uint16_t reads_[kMaxNodes + 1];
-  bool wanted_[kMaxNodes + 1], stays_flat_[kMaxNodes + 1], gradient_stays_flat_[kMaxNodes + 1] = {};
+  uint8_t marks_[kMaxNodes + 1];  // Mark
   union {
     uint32_t node_at_[kMaxNodes + 1];  // where nodes lie in GRAPH, until there are pieces
     Piece pieces_[kPieceKinds * (kMaxNodes + 1)];

@@ -147,6 +147,8 @@ static void test_options(void) {
   REFUSED(schedule_steps, 5, "schedule_steps is 5");
   REFUSED(schedule_factor, 1.5f, "schedule_factor is 1.5");
   REFUSED(store_gradients, 2, "store_gradients is 2");
+  REFUSED(recompute, 2, "recompute is 2");
+  REFUSED(half_activations, 2, "half_activations is 2");
 #undef REFUSED
   CHECK(tkt_arena_bytes(file(), g_ticket.size, NULL, &bytes, &g_error) == TKT_INVALID_INPUT);
   CHECK(tkt_arena_bytes(file(), g_ticket.size, &good, NULL, &g_error) == TKT_INVALID_INPUT);

