@@ -227,8 +227,8 @@ def tangled(seed: int) -> Net:
     shape, same = builder.shapes[-1], [builder.last]
     add: list[Callable[[], object]] = [
         lambda: builder.conv(4, 3, 0.6, pad=1) if image else builder.linear(8, 0.7),
-        lambda: builder.batch_norm(),
-        lambda: builder.relu(),
+        builder.batch_norm,
+        builder.relu,
         lambda: builder.unary(ops.DROPOUT, 0.3),
         lambda: builder.unary(ops.TANH),
         lambda: builder.unary(ops.HARDSWISH),
