@@ -14,7 +14,7 @@ enum SectionKind : uint32_t { kCard = 1, kRecipe, kInput, kGraph, kParams, kPatt
 
 enum LossCode : uint32_t { kCrossEntropy = 1, kMeanSquaredError, kBinaryCrossEntropy };
 
-// What this build takes; the format allows kFormatNodes and kFormatParameters. Planning takes about 130 bytes of stack a node,
+// What this build takes; the format allows kFormatNodes and kFormatParameters. Planning takes about 100 bytes of stack a node,
 // reading a bit a parameter, so a build for a microcontroller takes less.
 constexpr uint32_t kFormatNodes = 1024, kFormatParameters = 4096;
 #if !defined(TKT_MAX_NODES)
