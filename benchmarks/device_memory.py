@@ -63,11 +63,21 @@ def ticket(name: str, density: float) -> Ticket:
 
 
 def native(name: str, batch: int, optimizer: str) -> dict[str, Any]:
+    """As it is by default; and what it takes with recomputation, and with half floats too."""
     from device_runtime import inspect
 
     artifact = to_native_bytes(ticket(name, NETWORKS[name][2]))
     facts = inspect(artifact, batch=batch, optimizer=optimizer)
-    return {"bytes": facts["arena_bytes"], "by_part": facts["memory"], "artifact_bytes": len(artifact)}
+    twice = inspect(artifact, batch=batch, optimizer=optimizer, recompute=True)
+    least = inspect(artifact, batch=batch, optimizer=optimizer, recompute=True, half_activations=True)
+    return {
+        "bytes": facts["arena_bytes"],
+        "by_part": facts["memory"],
+        "artifact_bytes": len(artifact),
+        "recomputed_bytes": twice["arena_bytes"],
+        "recomputed_nodes": twice["recomputed_nodes"],
+        "recomputed_half_bytes": least["arena_bytes"],
+    }
 
 
 def torch_eager(name: str, batch: int, optimizer: str) -> dict[str, Any]:
@@ -179,15 +189,17 @@ def measure(peers: Sequence[str]) -> dict[str, Any]:
 
 
 def print_table(result: dict[str, Any], peers: Sequence[str]) -> None:
-    print(f"{result['device']}; bytes of one training step, and how many times the native arena that is\n")
+    print(f"{result['device']}; bytes of one training step, and how many times the native arena that is;")
+    print("native by default, with recompute, and with half_activations too\n")
     print(
-        f"  {'network':<15}{'density':>8}{'optimizer':>11}{'batch':>7}{'native':>13}"
+        f"  {'network':<15}{'density':>8}{'optimizer':>11}{'batch':>7}{'native':>13}{'recomputed':>13}{'+ half':>13}"
         + "".join(f"{p:>26}" for p in peers)
     )
     missing = set()
     for row in result["rows"]:
         mine = row["native"]["bytes"]
         line = f"  {row['network']:<15}{row['density']:>8.1%}{row['optimizer']:>11}{row['batch']:>7}{mine:>13,}"
+        line += f"{row['native']['recomputed_bytes']:>13,}{row['native']['recomputed_half_bytes']:>13,}"
         for peer in peers:
             if "bytes" in row[peer]:
                 line += f"{row[peer]['bytes']:>17,} ({row[peer]['bytes'] / mine:>5.1f})"

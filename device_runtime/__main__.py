@@ -92,6 +92,8 @@ def _command(subparsers: Subparsers, name: str, summary: str, *, data: bool = Tr
     _option(parser, "--threads", "that share a step; results do not depend on it", type=int, default=1)
     _option(parser, "--kernels", "all give the same bits", choices=list(KERNELS), default="auto")
     _option(parser, "--budget-bytes", "refuse to take more memory than this", type=int, metavar="B")
+    _option(parser, "--recompute", "less memory, more time, the same bits", action="store_true", default=None)
+    _option(parser, "--half-activations", "less memory, gradients a little rounded", action="store_true", default=None)
     _option(parser, "--start", "the artifact's values to start from", choices=list(STARTS), default="init")
     group = parser.add_argument_group("optimizer", "each defaults to the recipe inside the artifact")
     group.add_argument("--optimizer", choices=list(OPTIMIZERS))

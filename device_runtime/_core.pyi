@@ -26,6 +26,8 @@ class Options:
     micro_batch: int
     threads: int
     store_gradients: int
+    recompute: int
+    half_activations: int
     seed: int
     budget_bytes: int
 

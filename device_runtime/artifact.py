@@ -115,11 +115,13 @@ def make_options(artifact: bytes, **given: Any) -> _core.Options:
     return options
 
 
-def memory_plan(artifact: bytes, options: _core.Options) -> tuple[dict[str, int], int]:
-    """The arena by part in bytes, with its `total`; and how many samples of a batch are computed at a time."""
+PLANNED = ("micro_batch", "recomputed_nodes", "half_buffers")
+
+
+def memory_plan(artifact: bytes, options: _core.Options) -> tuple[dict[str, int], dict[str, int]]:
+    """The arena by part in bytes, with its `total`; and by what it is met, the names of PLANNED."""
     memory = _core.memory_plan(artifact, options)
-    micro_batch = memory.pop("micro_batch")
-    return memory, micro_batch
+    return memory, {name: memory.pop(name) for name in PLANNED}
 
 
 _KINDS = {"int": "a whole number from 0 on", "float": "a number"}
@@ -133,7 +135,7 @@ def inspect(source: Source, **options: Any) -> dict[str, Any]:
     artifact = read_artifact(source)
     info = read_info(artifact)
     chosen = make_options(artifact, **options)
-    memory, micro_batch = memory_plan(artifact, chosen)
+    memory, planned = memory_plan(artifact, chosen)
     result: dict[str, Any] = {
         "ticket_hash": info.ticket_hash,
         "artifact_bytes": info.artifact_bytes,
@@ -149,7 +151,7 @@ def inspect(source: Source, **options: Any) -> dict[str, Any]:
         "arena_bytes": _core.arena_bytes(artifact, chosen),
         "memory": memory,
         "batch": chosen.batch,
-        "micro_batch": micro_batch,
+        **planned,
         "epochs": info.epochs,
     }
     return result | optimizer_settings(_name(OPTIMIZERS, chosen.optimizer), chosen) | {"card": dict(info.card)}

@@ -1,6 +1,7 @@
 // The C interface over the core: checks of pointers and counts, and nothing else of its own. ticket_runtime.h has the text.
 #include "ticket_runtime.h"
 
+#include "core/budget.h"
 #include "core/checkpoint.h"
 #include "core/error.h"
 #include "core/export.h"
@@ -44,45 +45,13 @@ tkt_status check_batch(const tkt_trainer *trainer, const float *samples, const v
               trainer->options.batch);
 }
 
-// What a trainer will be, before there is one.
-struct Planned {
-  Artifact artifact;
-  tkt_options options;
-  MemoryPlan memory;
-  Arena counted;
-};
-
-// Smaller parts of a batch, down to single samples.
-uint32_t smaller_part(uint32_t part) {
-  if (part > 2 * kMaxLanes) return (part / 2 + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
-  return part > kMaxLanes ? kMaxLanes : part > 8 ? 8 : 1;
-}
-
-// Artifact and options together, then the arena they need. Over the budget, and where the caller has not said how large
-// the parts are that a batch is worked through in, ever smaller ones are tried.
-tkt_status plan(const void *bytes, size_t size, const tkt_options *options, Planned *p, tkt_error *error) {
-  if (tkt_status status = read_artifact(bytes, size, &p->artifact, error)) return status;
-  if (tkt_status status = check_options(options, p->artifact, error)) return status;
-  p->options = *options;
-  for (;;) {
-    const uint32_t part = part_of(p->options);
-    if (!make_memory_plan(p->artifact, part, &p->memory)) {
-      return fail(error, TKT_BUDGET_EXCEEDED, "a buffer of the network has more than 2^28 floats with its padding");
-    }
-    p->counted = Arena();
-    lay_out(p->artifact, p->options, p->memory, p->counted);
-    const bool fits = options->budget_bytes == 0 || p->counted.total() <= options->budget_bytes;
-    if (fits || options->micro_batch != 0 || part == 1) return TKT_OK;
-    p->options.micro_batch = smaller_part(part);
-  }
-}
-
 tkt_status check_arena(const tkt_options &options, const void *arena, uint64_t arena_bytes, uint64_t needed,
                        tkt_error *error) {
   if (options.budget_bytes != 0 && needed > options.budget_bytes) {
-    return fail(error, TKT_BUDGET_EXCEEDED, "the trainer needs ", needed, " bytes, but the budget is ",
-                options.budget_bytes,
-                "; take SGD instead of Adam, a sparser ticket, or a smaller batch or micro_batch if you set one");
+    return fail(
+        error, TKT_BUDGET_EXCEEDED, "the trainer needs ", needed, " bytes, but the budget is ", options.budget_bytes,
+        "; take SGD instead of Adam, half_activations, a sparser ticket, or a smaller batch or micro_batch if you "
+        "set one");
   }
   if (arena == nullptr) return fail(error, TKT_INVALID_INPUT, "arena is NULL; give ", needed, " bytes of memory");
   if (reinterpret_cast<uintptr_t>(arena) % kCallerAlignment != 0) {
@@ -174,6 +143,10 @@ tkt_status tkt_memory_plan(const void *artifact, size_t artifact_bytes, const tk
   memory->index = p.counted.used(kIndex);
   memory->bookkeeping = p.counted.used(kBookkeeping);
   memory->micro_batch = part_of(p.options);
+  for (uint32_t b = 0; b < p.artifact.graph.buffer_count; ++b) {
+    memory->recomputed_nodes += (p.memory.use[b] & kRecomputed) != 0;
+    memory->half_buffers += (p.memory.use[b] & kWritesHalf) != 0;
+  }
   memory->total = p.counted.total();
   return TKT_OK;
 }

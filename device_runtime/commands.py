@@ -29,7 +29,7 @@ INTERRUPTED = 130
 
 _RECIPE = ("batch", "optimizer", "learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon")
 _FACTS = ("ticket_hash", "artifact_bytes", "input_shape", "class_count", "nnz", "density", "value_count", "dense_count")
-_RUNTIME = ("seed", "budget_bytes", "kernels", "threads", "start")
+_RUNTIME = ("seed", "budget_bytes", "recompute", "half_activations", "kernels", "threads", "start")
 
 
 def inspect(arguments: Namespace) -> int:

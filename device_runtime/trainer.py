@@ -69,7 +69,7 @@ class Trainer:
 
     def __init__(self, artifact: bytes, options: _core.Options) -> None:
         self._info = read_info(artifact)
-        self._memory, self._micro_batch = memory_plan(artifact, options)
+        self._memory, self._planned = memory_plan(artifact, options)
         self._batch = options.batch
         self._core = _core.CoreTrainer(artifact, options)
 
@@ -95,6 +95,8 @@ class Trainer:
         schedule_factor: float | None = None,
         micro_batch: int | None = None,
         store_gradients: bool = False,
+        recompute: bool = False,
+        half_activations: bool = False,
         threads: int = 1,
         seed: int = 0,
         budget_bytes: int | None = None,
@@ -104,8 +106,11 @@ class Trainer:
         """A trainer at step 0 of the artifact `source`, a path or bytes. What is None comes from the artifact's recipe.
 
         `optimizer` sgd, adam or adamw; `schedule` constant, step, cosine or linear; `start` init or trained; `seed` fixes
-        the sample order and dropout. Over `budget_bytes` a batch is worked through in ever smaller parts, `micro_batch`
-        samples each. Plain SGD keeps no gradients unless `store_gradients`. Results do not depend on `threads`.
+        the sample order and dropout. Plain SGD keeps no gradients unless `store_gradients`. What the backward pass needs is
+        kept, or with `recompute` computed again where that saves memory (the same bits), or with `half_activations` kept as
+        half floats (rounded gradients). Over `budget_bytes` a batch is worked through in ever smaller parts, `micro_batch`
+        samples each, and if that is not enough nodes are recomputed; the other way round with batch normalisation, which
+        parts would change. Results do not depend on `threads`.
         Raises CorruptArtifact, IncompatibleArtifact, UnsupportedOp, BudgetExceeded, InvalidInput, OSError.
         """
         artifact = read_artifact(source)
@@ -128,6 +133,8 @@ class Trainer:
             schedule_factor=schedule_factor,
             micro_batch=micro_batch,
             store_gradients=store_gradients,
+            recompute=recompute,
+            half_activations=half_activations,
             threads=threads,
             seed=seed,
             budget_bytes=budget_bytes,
@@ -273,7 +280,12 @@ class Trainer:
     @property
     def micro_batch(self) -> int:
         """Samples of a batch that are computed at a time; fewer than `batch` where a budget asks for it."""
-        return self._micro_batch
+        return self._planned["micro_batch"]
+
+    @property
+    def recomputed_nodes(self) -> int:
+        """Nodes of the network that a step computes twice, to save memory."""
+        return self._planned["recomputed_nodes"]
 
     @property
     def progress(self) -> Progress:

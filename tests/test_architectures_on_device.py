@@ -106,8 +106,8 @@ def assert_gradients_equal(ticket: Ticket, found: np.ndarray, wanted: Arrays, si
     assert start == found.size
 
 
-@pytest.mark.parametrize("name", ["conv-2", "resnet-20"])
-def test_a_budget_is_met_by_smaller_parts(name: str) -> None:
+def test_a_budget_is_met_by_smaller_parts() -> None:
+    name = "conv-2"  # without batch norm
     artifact = to_native_bytes(architecture_ticket(name))
     x, y = ARCHITECTURES[name].samples(64).numpy(), np.zeros(64, np.int32)
     with Trainer.open(artifact, batch=64) as whole, Trainer.open(artifact, batch=1) as least:

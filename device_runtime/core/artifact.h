@@ -25,7 +25,7 @@ enum SectionKind : uint32_t {
 
 enum LossCode : uint32_t { kCrossEntropy = 1, kMeanSquaredError, kBinaryCrossEntropy };
 
-// What this build takes; the format allows kFormatNodes and kFormatParameters. Planning takes about 90 bytes of stack a node,
+// What this build takes; the format allows kFormatNodes and kFormatParameters. Planning takes about 100 bytes of stack a node,
 // reading a bit a parameter, so a build for a microcontroller takes less.
 constexpr uint32_t kFormatNodes = 1024, kFormatParameters = 4096;
 #if !defined(TKT_MAX_NODES)
@@ -107,12 +107,16 @@ struct Graph {
 class Nodes {
  public:
   explicit Nodes(const Graph &graph);
+  Nodes(const Graph &graph, uint32_t index, uint32_t offset) : graph_(graph), index_(index), offset_(offset) {}
   bool next(Node *node);  // false at the end, and where the section is too short
   bool at_end() const;    // every node was read and nothing is left
 
+  uint32_t index() const { return index_; }    // of the next node
+  uint32_t offset() const { return offset_; }  // where it lies in GRAPH
+
  private:
   const Graph &graph_;
-  uint32_t offset_, index_ = 0;
+  uint32_t index_, offset_;
 };
 
 struct Artifact {

@@ -119,7 +119,7 @@ Shape Graph::shape(uint32_t buffer) const {
   return shape;
 }
 
-Nodes::Nodes(const Graph &graph) : graph_(graph), offset_(static_cast<uint32_t>(nodes_offset(graph.buffer_count))) {}
+Nodes::Nodes(const Graph &graph) : Nodes(graph, 0, static_cast<uint32_t>(nodes_offset(graph.buffer_count))) {}
 
 bool Nodes::next(Node *node) {
   if (index_ == graph_.node_count || graph_.size - offset_ < kNodeBytes) return false;

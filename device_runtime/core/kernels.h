@@ -140,8 +140,7 @@ struct LaneKernels {
 
   // y and dx have zeros outside what they write. The gradient goes to the first of equal largest elements.
   void (*max_pool)(const Window &w, const Tensor &x, const Tensor &y, uint32_t groups);
-  void (*max_pool_gradient)(const Window &w, const Tensor &x, const Tensor &y, const Tensor &dy, const Tensor &dx,
-                            uint32_t groups);
+  void (*max_pool_gradient)(const Window &w, const Tensor &x, const Tensor &dy, const Tensor &dx, uint32_t groups);
   void (*average_pool)(const Window &w, bool count_padding, const Tensor &x, const Tensor &y, uint32_t groups);
   void (*average_pool_gradient)(const Window &w, bool count_padding, const Tensor &dy, const Tensor &dx,
                                 uint32_t groups);
@@ -170,6 +169,10 @@ struct Kernels {
   void (*scale_channel_gradient)(const ChannelGradient &c, const float *x, const float *dy, float *dx, size_t count,
                                  bool accumulate);
   void (*scale)(float factor, float *values, size_t count);
+
+  // To the nearest half float, ties to even; what is larger than all becomes the largest; NaN stays NaN. And back, exactly.
+  void (*halve)(const float *x, uint16_t *half, size_t count);
+  void (*expand)(const uint16_t *half, float *x, size_t count);
 
   bool (*all_finite)(const float *values, size_t count);
   void (*sgd)(const SgdStep &step, float *values, const float *gradients, float *velocity, size_t count);

@@ -59,6 +59,8 @@ constexpr Kernels kernels_named(uint32_t name) {
           scale_channel,
           scale_channel_gradient,
           scale,
+          halve,
+          expand,
           array_is_finite,
           sgd,
           adam};

@@ -24,35 +24,39 @@ TKT_INLINE void for_each_window(const Window &w, const Place &in, const Place &o
 }
 
 template <typename V>
+TKT_INLINE V largest_of(const float *in, const Place &p, uint32_t channel, Span rows, Span columns) {
+  V best = V::load(in + size_t(p.at(channel, rows.begin, columns.begin)) * V::kLanes);
+  for (uint32_t r = rows.begin; r < rows.end; ++r) {
+    const float *line = in + size_t(p.at(channel, r, 0)) * V::kLanes;
+    for (uint32_t i = columns.begin; i < columns.end; ++i) best = larger(V::load(line + i * V::kLanes), best);
+  }
+  return best;
+}
+
+template <typename V>
 void max_pool(const Window &w, const Tensor &x, const Tensor &y, uint32_t groups) {
   for (uint32_t g = 0; g < groups; ++g) {
     const float *in = x.data + g * x.group_stride;
     float *out = y.data + g * y.group_stride;
     for_each_window(w, x.place, y.place, [&](uint32_t c, Span rows, Span columns, size_t to) {
-      V best = V::load(in + size_t(x.place.at(c, rows.begin, columns.begin)) * V::kLanes);
-      for (uint32_t r = rows.begin; r < rows.end; ++r) {
-        const float *line = in + size_t(x.place.at(c, r, 0)) * V::kLanes;
-        for (uint32_t i = columns.begin; i < columns.end; ++i) best = larger(V::load(line + i * V::kLanes), best);
-      }
-      best.store(out + to * V::kLanes);
+      largest_of<V>(in, x.place, c, rows, columns).store(out + to * V::kLanes);
     });
   }
 }
 
-// What is left of dy goes to the first element that equals the maximum.
+// What is left of dy goes to the first element that equals the maximum, which is found once more: cheaper than to keep it.
 template <typename V>
-void max_pool_gradient(const Window &w, const Tensor &x, const Tensor &y, const Tensor &dy, const Tensor &dx,
-                       uint32_t groups) {
+void max_pool_gradient(const Window &w, const Tensor &x, const Tensor &dy, const Tensor &dx, uint32_t groups) {
   for (uint32_t g = 0; g < groups; ++g) {
-    const float *in = x.data + g * x.group_stride, *out = y.data + g * y.group_stride;
+    const float *in = x.data + g * x.group_stride;
     const float *gradient = dy.data + g * dy.group_stride;
     float *into = dx.data + g * dx.group_stride;
-    for (uint32_t c = 0; c < y.place.channels; ++c) {
-      for (uint32_t j = 0; j < y.place.rows; ++j) {
+    for (uint32_t c = 0; c < dy.place.channels; ++c) {
+      for (uint32_t j = 0; j < dy.place.rows; ++j) {
         const Span rows = window_span(j, w.kernel_h, w.stride_h, w.pad_h, x.place.rows);
-        for (uint32_t i = 0; i < y.place.length; ++i) {
+        for (uint32_t i = 0; i < dy.place.length; ++i) {
           const Span columns = window_span(i, w.kernel_w, w.stride_w, w.pad_w, x.place.length);
-          const V best = V::load(out + size_t(y.place.at(c, j, i)) * V::kLanes);
+          const V best = largest_of<V>(in, x.place, c, rows, columns);
           V left = V::load(gradient + size_t(dy.place.at(c, j, i)) * V::kLanes);
           for (uint32_t r = rows.begin; r < rows.end; ++r) {
             const float *line = in + size_t(x.place.at(c, r, 0)) * V::kLanes;

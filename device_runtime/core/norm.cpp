@@ -64,6 +64,21 @@ void use_running_statistics(const tkt_trainer &trainer, const NodeState &node, B
   }
 }
 
+// What there is to do before the channels.
+void prepare_statistics(tkt_trainer &trainer, const NodeState &node, BatchNormState &s) {
+  const Place &x = trainer.buffers[node.inputs[0]].place;
+  if (trainer.training && trainer.first_sample == 0) {
+    s.gathered = false;
+    memcpy(s.next_mean, trainer.params[node.params[kRunningMean]].values, x.channels * sizeof(float));
+    memcpy(s.next_var, trainer.params[node.params[kRunningVar]].values, x.channels * sizeof(float));
+  }
+  if (uses_batch_statistics(trainer, node, x)) {
+    s.gathered = true;
+  } else {
+    use_running_statistics(trainer, node, s, x.channels);
+  }
+}
+
 // A gradient of 0 where there is no sample.
 void clear_idle_lanes(const tkt_trainer &trainer, const Tensor &t) {
   const uint32_t used = trainer.samples % trainer.lanes;
@@ -99,18 +114,13 @@ void *batch_norm_lay_out(const Artifact &artifact, const Node &node, const Memor
   return s;
 }
 
+// A second run takes the statistics of the first, which must not count twice.
 void batch_norm_forward(tkt_trainer &trainer, const NodeState &node) {
   BatchNormState &s = *static_cast<BatchNormState *>(node.own);
   const Tensor x = trainer.data(node.inputs[0]), y = trainer.data(node.output);
   const uint32_t channels = x.place.channels;
-  if (trainer.training && trainer.first_sample == 0) {
-    s.gathered = false;
-    memcpy(s.next_mean, trainer.params[node.params[kRunningMean]].values, channels * sizeof(float));
-    memcpy(s.next_var, trainer.params[node.params[kRunningVar]].values, channels * sizeof(float));
-  }
-  const bool batch = uses_batch_statistics(trainer, node, x.place);
-  if (batch) s.gathered = true;
-  if (!batch) use_running_statistics(trainer, node, s, channels);
+  if (!trainer.returning) prepare_statistics(trainer, node, s);
+  const bool batch = uses_batch_statistics(trainer, node, x.place) && !trainer.returning;
   const float *weight = trainer.params[node.params[kWeight]].values, *bias = trainer.params[node.params[kBias]].values;
   const uint64_t cost = 4 * uint64_t(trainer.groups) * x.place.elements();
   range_in_parts(trainer, channels, 1, cost, [&](uint32_t first, uint32_t last) {

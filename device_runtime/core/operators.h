@@ -19,6 +19,7 @@ enum OperatorFlags : uint32_t {
   kOverInput = 4,           // the output may lie where the first input lies
   kGradientOverOutput = 8,  // the first input's gradient may lie where the output's lies
   kView = 16,               // the output is the first input, if the places allow it
+  kHeavy = 32,              // takes so long that it is run a second time only where memory demands it
 };
 
 struct Operator {

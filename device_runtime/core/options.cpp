@@ -81,6 +81,10 @@ tkt_status check_ranges(const tkt_options &o, tkt_error *error) {
   if (o.store_gradients > 1) {
     return fail(error, TKT_INVALID_INPUT, "store_gradients is ", o.store_gradients, ", but must be 0 or 1");
   }
+  if (o.recompute > 1) return fail(error, TKT_INVALID_INPUT, "recompute is ", o.recompute, ", but must be 0 or 1");
+  if (o.half_activations > 1) {
+    return fail(error, TKT_INVALID_INPUT, "half_activations is ", o.half_activations, ", but must be 0 or 1");
+  }
   if (o.threads < 1 || o.threads > kMostThreads) {
     return fail(error, TKT_INVALID_INPUT, "threads is ", o.threads, ", but must be 1 to ", kMostThreads);
   }

@@ -23,8 +23,13 @@ void lay_out_buffers(const Graph &graph, const MemoryPlan &plan, Arena &arena, t
     Buffer &buffer = buffers[b];
     buffer.place = plan.place(graph, b);
     buffer.gradient_place = plan.gradient_place(graph, b);
-    buffer.data = at_unit(block, plan.data.offset[plan.data.root[b]], groups);
-    buffer.gradient = nullptr;
+    buffer.root = plan.data.root[b];
+    buffer.data[0] = buffer.data[1] = at_unit(block, plan.data.offset[buffer.root], groups);
+    if (plan.lives_again(b)) buffer.data[1] = at_unit(block, plan.again[buffer.root], groups);
+    if (plan.use[b] & kHalved) {
+      buffer.half = reinterpret_cast<uint16_t *>(at_unit(block, plan.half[buffer.root], groups));
+    }
+    buffer.writes_half = (plan.use[b] & kWritesHalf) != 0;
     if (plan.needs_gradient[b]) buffer.gradient = at_unit(block, plan.gradient.offset[plan.gradient.root[b]], groups);
   }
   trainer->buffers = buffers;
@@ -37,8 +42,11 @@ void lay_out_nodes(const Artifact &artifact, const MemoryPlan &plan, Arena &aren
     const Operator *op = find_operator(node.op);
     void *own = op->lay_out ? op->lay_out(artifact, node, plan, arena) : nullptr;
     if (states == nullptr) continue;
-    states[node.index] = {op, node.inputs, node.params, node.attrs, node.input_count, node.param_count, node.index + 1,
-                          own};
+    const bool recomputed = (plan.use[node.index + 1] & kRecomputed) != 0;
+    const bool begins_segment = (plan.use[node.index] & kBeginsSegment) != 0;
+    states[node.index] = {
+        op,         node.inputs,    node.params, node.attrs, node.input_count, node.param_count, node.index + 1,
+        recomputed, begins_segment, own};
   }
   if (trainer) trainer->nodes = states;
 }

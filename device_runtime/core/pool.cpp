@@ -43,10 +43,10 @@ void max_pool_forward(tkt_trainer &trainer, const NodeState &node) {
 void max_pool_backward(tkt_trainer &trainer, const NodeState &node) {
   const Contribution dx = added_contribution(trainer, node.inputs[0]);
   if (!dx.wanted) return;
-  const Tensor x = trainer.data(node.inputs[0]), y = trainer.data(node.output), dy = trainer.gradient(node.output);
+  const Tensor x = trainer.data(node.inputs[0]), dy = trainer.gradient(node.output);
   groups_in_parts(trainer, 2 * uint64_t(x.place.elements()), [&](uint32_t first, uint32_t last) {
-    trainer.lane_kernels->max_pool_gradient(window_of(node.attrs), x.from_group(first), y.from_group(first),
-                                            dy.from_group(first), dx.into.from_group(first), last - first);
+    trainer.lane_kernels->max_pool_gradient(window_of(node.attrs), x.from_group(first), dy.from_group(first),
+                                            dx.into.from_group(first), last - first);
   });
 }
 

@@ -57,12 +57,38 @@ bool ingest(const tkt_trainer &trainer, const float *samples, const Tensor &inpu
   return finite;
 }
 
+void run_node(tkt_trainer &trainer, const NodeState &node) {
+  const Tensor output = trainer.data(node.output);
+  if (output.data != trainer.data(node.inputs[0]).data) clear_halo(trainer, output);
+  node.op->forward(trainer, node);
+}
+
+// Makes half floats of what a buffer's root holds, or floats again of these.
+void halve(const tkt_trainer &trainer, uint32_t buffer) {
+  const Tensor t = trainer.data(buffer);
+  trainer.kernels->halve(t.data, trainer.buffers[trainer.buffers[buffer].root].half, trainer.groups * t.group_stride);
+}
+
+void expand(tkt_trainer &trainer, uint32_t buffer) {
+  const Buffer &b = trainer.buffers[buffer];
+  bool &expanded = trainer.buffers[b.root].expanded;
+  if (b.half == nullptr || expanded) return;
+  const Tensor t = trainer.data(buffer);
+  trainer.kernels->expand(b.half, t.data, trainer.groups * t.group_stride);
+  expanded = true;
+}
+
+void expand_inputs(tkt_trainer &trainer, const NodeState &node) {
+  for (uint32_t i = 0; i < node.input_count; ++i) expand(trainer, node.inputs[i]);
+}
+
 // The samples [first, first + count) of what the caller gave; `first_of_all` is the number of samples[0] for error texts.
 tkt_status run_forward(tkt_trainer &trainer, const float *samples, uint32_t first, uint32_t count,
                        uint64_t first_of_all, tkt_error *error) {
   trainer.first_sample = first;
   trainer.samples = count;
   trainer.groups = (count + trainer.lanes - 1) / trainer.lanes;
+  trainer.returning = false;
   const Tensor input = trainer.data(0);
   clear_halo(trainer, input);
   if (!ingest(trainer, samples, input)) {
@@ -71,19 +97,36 @@ tkt_status run_forward(tkt_trainer &trainer, const float *samples, uint32_t firs
   if (tkt_status status = check_samples(trainer, samples, count, first_of_all, error)) return status;
   for (uint32_t i = 0; i < trainer.artifact.graph.node_count; ++i) {
     const NodeState &node = trainer.nodes[i];
-    const Tensor output = trainer.data(node.output);
-    if (output.data != trainer.buffers[node.inputs[0]].data) clear_halo(trainer, output);
-    node.op->forward(trainer, node);
+    run_node(trainer, node);
+    if (trainer.training && trainer.buffers[node.output].writes_half) halve(trainer, node.output);
   }
   return TKT_OK;
 }
 
+void run_node_backward(tkt_trainer &trainer, const NodeState &node) {
+  if (trainer.buffers[node.output].gradient == nullptr) return;
+  if (node.op->flags & kKeepsOutput) expand(trainer, node.output);
+  if (node.op->flags & kKeepsInputs) expand_inputs(trainer, node);
+  node.op->backward(trainer, node);
+}
+
+// Segment by segment: what was dropped is computed again by the values of the way forward, since a value changes at the
+// earliest when its own node runs backward.
 void run_backward(tkt_trainer &trainer) {
   const Graph &graph = trainer.artifact.graph;
-  for (uint32_t b = 0; b < graph.buffer_count; ++b) trainer.buffers[b].gradient_written = false;
-  for (uint32_t i = graph.node_count; i-- > 0;) {
-    const NodeState &node = trainer.nodes[i];
-    if (trainer.buffers[node.output].gradient) node.op->backward(trainer, node);
+  trainer.returning = true;
+  for (uint32_t b = 0; b < graph.buffer_count; ++b) {
+    trainer.buffers[b].gradient_written = trainer.buffers[b].expanded = false;
+  }
+  for (uint32_t end = graph.node_count, first; end > 0; end = first) {
+    first = end - 1;
+    while (!trainer.nodes[first].begins_segment) --first;
+    for (uint32_t i = first; i < end; ++i) {
+      if (!trainer.nodes[i].recomputed) continue;
+      expand_inputs(trainer, trainer.nodes[i]);
+      run_node(trainer, trainer.nodes[i]);
+    }
+    for (uint32_t i = end; i-- > first;) run_node_backward(trainer, trainer.nodes[i]);
   }
 }
 

@@ -10,8 +10,13 @@ namespace tkt {
 
 // As in place.h. The gradient is nullptr where no parameter lies before the buffer.
 struct Buffer {
-  float *data, *gradient;
+  float *data[2];  // on the way forward, and on the way back
+  float *gradient;
+  uint16_t *half;  // of the data, for the way back; nullptr: it is kept as it is, computed again, or not needed
   Place place, gradient_place;
+  uint32_t root;          // the buffer whose memory it uses
+  bool writes_half;       // once it is written, the halves are made
+  bool expanded;          // in this backward pass the root's halves have become floats again
   bool gradient_written;  // in this backward pass
 };
 
@@ -25,7 +30,8 @@ struct NodeState {
   const Operator *op;
   const uint32_t *inputs, *params, *attrs;
   uint32_t input_count, param_count, output;
-  void *own;  // what the operator's lay_out made
+  bool recomputed, begins_segment;  // as in memory_plan.h
+  void *own;                        // what the operator's lay_out made
 };
 
 // What a checkpoint restores besides arrays.
@@ -65,13 +71,14 @@ struct tkt_trainer {
   // Of the part of a batch at work.
   uint32_t first_sample, samples, groups;
   bool training, diverged;
+  bool returning;  // on the way back, where nodes may run forward a second time
   float learning_rate;
   tkt::GradientUse gradient_use;
 
   tkt::Buffer &output() { return buffers[artifact.graph.buffer_count - 1]; }
   tkt::Tensor data(uint32_t buffer) const {
     const tkt::Buffer &b = buffers[buffer];
-    return {b.data, size_t(b.place.size) * lanes, b.place};
+    return {b.data[returning], size_t(b.place.size) * lanes, b.place};
   }
   tkt::Tensor gradient(uint32_t buffer) const {
     const tkt::Buffer &b = buffers[buffer];

@@ -91,12 +91,19 @@ typedef struct tkt_options {
   uint32_t micro_batch;  /* samples computed at a time, their gradients added up; 0 = the whole batch, or what the
                                budget allows. Batch normalisation normalises each such part by itself. */
   uint32_t
-      store_gradients;   /* 0: plain SGD without clipping, of whole batches, updates inside the backward pass and keeps
+      store_gradients; /* 0: plain SGD without clipping, of whole batches, updates inside the backward pass and keeps
                                no gradients; then a gradient that overflows is left out of the update, which goes on with
                                the others before it is reported. 1: gradients are kept, and an error changes nothing. */
-  uint32_t threads;      /* that share a step, the caller's among them, 1..64; results do not depend on it */
-  uint64_t seed;         /* of the sample order, and of dropout */
-  uint64_t budget_bytes; /* refuse a larger arena; 0 = no limit */
+  uint32_t recompute;  /* 0: only where the budget demands it; 1: wherever it saves memory. Data that the backward
+                                pass needs is dropped and computed again: the same bits, for at most a second forward. */
+  uint32_t half_activations; /* 1: where that saves memory data that the backward pass needs is kept as half floats, at
+                                most 65504 in size. The loss of given values stays the same bits, their gradients do
+                                not. */
+  uint32_t threads;          /* that share a step, the caller's among them, 1..64; results do not depend on it */
+  uint64_t seed;             /* of the sample order, and of dropout */
+  uint64_t
+      budget_bytes; /* refuse a larger arena; 0 = no limit. Over it a batch is worked through in parts, and if that is
+                            not enough nodes are recomputed; with batch normalisation the other way round. */
 } tkt_options;
 
 typedef struct tkt_info {
@@ -121,14 +128,16 @@ typedef struct tkt_info {
 
 /* The arena by part, in bytes; `total` is their sum and what tkt_arena_bytes gives. */
 typedef struct tkt_memory {
-  uint32_t struct_bytes; /* sizeof(tkt_memory) of the caller */
-  uint32_t micro_batch;  /* samples computed at a time */
-  uint64_t values;       /* live weights and dense parameters */
-  uint64_t gradients;    /* of the same, or of the rows at work */
-  uint64_t optimizer;    /* momentum or the two moments of Adam */
-  uint64_t activations;  /* and their gradients, one batch */
-  uint64_t index;        /* the transposed patterns that the backward pass walks */
-  uint64_t bookkeeping;  /* the trainer, its plan, and alignment */
+  uint32_t struct_bytes;     /* sizeof(tkt_memory) of the caller */
+  uint32_t micro_batch;      /* samples computed at a time */
+  uint32_t recomputed_nodes; /* nodes of the graph computed twice; 0: nothing is recomputed */
+  uint32_t half_buffers;     /* kept as half floats; 0: none */
+  uint64_t values;           /* live weights and dense parameters */
+  uint64_t gradients;        /* of the same, or of the rows at work */
+  uint64_t optimizer;        /* momentum or the two moments of Adam */
+  uint64_t activations;      /* and their gradients, one batch */
+  uint64_t index;            /* the transposed patterns that the backward pass walks */
+  uint64_t bookkeeping;      /* the trainer, its plan, and alignment */
   uint64_t total;
 } tkt_memory;
 

@@ -339,6 +339,8 @@ nb::dict memory_plan(const nb::bytes &artifact, const tkt_options &options) {
   check(tkt_memory_plan(artifact.data(), artifact.size(), &options, &memory, &error), error);
   nb::dict result;
   result["micro_batch"] = memory.micro_batch;
+  result["recomputed_nodes"] = memory.recomputed_nodes;
+  result["half_buffers"] = memory.half_buffers;
   result["values"] = memory.values;
   result["gradients"] = memory.gradients;
   result["optimizer"] = memory.optimizer;
@@ -381,6 +383,8 @@ NB_MODULE(_core, module) {
       .def_rw("micro_batch", &tkt_options::micro_batch)
       .def_rw("threads", &tkt_options::threads)
       .def_rw("store_gradients", &tkt_options::store_gradients)
+      .def_rw("recompute", &tkt_options::recompute)
+      .def_rw("half_activations", &tkt_options::half_activations)
       .def_rw("seed", &tkt_options::seed)
       .def_rw("budget_bytes", &tkt_options::budget_bytes);
 

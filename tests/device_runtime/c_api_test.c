@@ -149,6 +149,8 @@ static void test_options(void) {
   REFUSED(store_gradients, 2, "store_gradients is 2");
   REFUSED(threads, 0, "threads is 0");
   REFUSED(threads, 65, "threads is 65, but must be 1 to");
+  REFUSED(recompute, 2, "recompute is 2");
+  REFUSED(half_activations, 2, "half_activations is 2");
 #undef REFUSED
   CHECK(tkt_arena_bytes(file(), g_ticket.size, NULL, &bytes, &g_error) == TKT_INVALID_INPUT);
   CHECK(tkt_arena_bytes(file(), g_ticket.size, &good, NULL, &g_error) == TKT_INVALID_INPUT);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -219,6 +219,35 @@ def small(**fields: Any) -> Net:
 
 def lenet(density: float = 0.05, *, recipe: Recipe = Recipe(batch=60), **fields: Any) -> Net:  # noqa: B008
     return mlp(LENET, density, recipe=recipe, **fields)
+
+
+def tangled(seed: int) -> Net:
+    """Skips over any distance, views of views and operators in place, at random: what a plan of memory may get wrong."""
+    random = np.random.default_rng(seed)
+    image = seed % 3 > 0
+    builder = Builder(random, (3, 5, 4) if image else (8,))
+    builder.conv(4, 3, 0.6, pad=1) if image else builder.linear(8, 0.7)
+    shape, same = builder.shapes[-1], [builder.last]
+    add: list[Callable[[], object]] = [
+        lambda: builder.conv(4, 3, 0.6, pad=1) if image else builder.linear(8, 0.7),
+        builder.batch_norm,
+        builder.relu,
+        lambda: builder.unary(ops.DROPOUT, 0.3),
+        lambda: builder.unary(ops.TANH),
+        lambda: builder.unary(ops.HARDSWISH),
+        lambda: builder.add(int(random.choice(same))),
+        lambda: builder.add(int(random.choice(same))),
+        lambda: (builder.mul(int(random.choice(same))), builder.unary(ops.SIGMOID)),
+        lambda: (builder.reshape(*shape[::-1]), builder.reshape(*shape)),
+        lambda: builder.pool(ops.MAX_POOL, 3, 1, 1) if image else builder.layer_norm(1),
+    ]
+    for _ in range(int(random.integers(8, 30))):
+        add[random.integers(len(add))]()
+        same.append(builder.last)
+    if image:
+        builder.flatten()
+    builder.linear(4, None)
+    return builder.net()
 
 
 def task(net: Net, count: int, *, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("safetensors", reason="the benchmark builds its artifact by export, which needs safetensors")
 
-from benchmarks import device_memory, device_step
+from benchmarks import device_memory, device_step, half_activations
 
 
 def absent(*_: object) -> None:
@@ -41,3 +41,19 @@ def test_the_memory_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert least["native"]["bytes"] <= 64 * 1024, "a microcontroller's LeNet"
     assert least["torch eager"]["bytes"] > 2 * 266_610 * 4, "dense weights and their gradients at the least"
     assert f"{least['native']['bytes']:,}" in capsys.readouterr().out
+    deep = next(row for row in rows if (row["network"], row["optimizer"], row["batch"]) == ("ResNet-20", "sgd", 32))
+    assert (
+        deep["native"]["recomputed_bytes"]
+        < 25e6
+        < 2 * deep["native"]["recomputed_bytes"]
+        < deep["torch eager"]["bytes"]
+    )
+
+
+def test_what_half_floats_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "half.json"
+    assert half_activations.main(["--seeds", "1", "--epochs", "1", "--json", str(path)]) == 0
+    for row in json.loads(path.read_text())["rows"]:
+        assert 0 < row["gradient_error"] < 0.01
+        assert row["half"]["arena_bytes"] < row["float32"]["arena_bytes"]
+    assert "digits conv net" in capsys.readouterr().out

@@ -74,6 +74,19 @@ def test_inspect(command: Command) -> None:
     assert "total" in text.out
 
 
+def test_memory_is_saved_where_it_is_asked_for(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "deep.tkt").write_bytes(artifact(nets.tangled(0)))
+    facts = [command("inspect", "deep.tkt", "--json", "--batch", 16, *options).json for options in MEMORY_OPTIONS]
+    kept, twice, halves = ((f["recomputed_nodes"], f["half_buffers"], f["arena_bytes"]) for f in facts)
+    assert kept[:2] == (0, 0)
+    assert twice[0] > 0 == twice[1]
+    assert halves[1] > 0 == halves[0]
+    assert max(twice[2], halves[2]) < kept[2]
+
+
+MEMORY_OPTIONS: tuple[tuple[str, ...], ...] = ((), ("--recompute",), ("--half-activations",))
+
+
 def test_train_evaluate_predict(command: Command) -> None:
     trained = command("train", "net.tkt", *DATA, "--epochs", 30, "--output", "trained.tkt", "--json")
     assert (trained.code, trained.err) == (0, "")

@@ -12,7 +12,7 @@ import pytest
 
 from device_runtime import BudgetExceeded, CorruptArtifact, Trainer, _core, inspect
 from tests.device_runtime import nets
-from tests.device_runtime.tkt_writer import LINEAR, RELU, Net, Node, Param, artifact
+from tests.device_runtime.tkt_writer import HARDSWISH, LINEAR, RELU, Net, Node, Param, artifact
 
 SECONDS = 0.5  # of the processor, for a call that only reads
 
@@ -52,6 +52,23 @@ def test_a_deep_graph_takes_no_stack_and_no_time() -> None:
         trainer.fit(x, y, steps=3)
         assert np.isfinite(trainer.values).all()
     assert time.process_time() - started < 4 * SECONDS
+
+
+def test_the_search_for_a_plan_takes_no_time() -> None:
+    """Nothing of it may lie over another, and every recomputation is tried."""
+    builder = nets.Builder(np.random.default_rng(0), (4,))
+    builder.linear(5, None)
+    for _ in range(1000):
+        builder.unary(HARDSWISH)
+    builder.linear(3, None)
+    content = artifact(builder.net())
+    started = time.process_time()
+    facts = inspect(content, recompute=True)
+    assert facts["recomputed_nodes"] > 900
+    assert facts["arena_bytes"] < inspect(content)["arena_bytes"]
+    with pytest.raises(BudgetExceeded, match="needs"):
+        Trainer.open(content, batch=65536, budget_bytes=1000)
+    assert time.process_time() - started < 8 * SECONDS
 
 
 CARDS = {

@@ -146,6 +146,8 @@ void run(const Exact<uint8_t> &file, const tkt_info &info, tkt_options options, 
   if (random.one_in(2)) options.micro_batch = 1 + random.below(options.batch);
   if (random.one_in(2)) options.optimizer = TKT_SGD + random.below(3);
   options.store_gradients = random.below(2);
+  options.recompute = random.below(2);
+  options.half_activations = random.below(2);
   options.start = info.has_trained && random.one_in(2) ? TKT_START_TRAINED : TKT_START_INIT;
   Trainer trainer, other;
   if (!trainer.open(file, options, odd)) return;
@@ -174,6 +176,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   tkt_options options;
   if (!read_all(file, &info, &options)) return 0;
   plan_agrees(file, options);
+  options.recompute = options.half_activations = 1;
+  plan_agrees(file, options);
+  options.recompute = options.half_activations = 0;
   uint32_t seed = 0;
   for (size_t i = 0; i < size; ++i) seed = seed * 31 + data[i];
   run(file, info, options, Random(seed));

@@ -32,7 +32,7 @@ from tests.device_runtime.tkt_writer import (
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-PROGRAMS, PROGRAM_BYTES = 24, 600
+PROGRAMS, PROGRAM_BYTES, TANGLED = 24, 600, 12
 
 
 def seed_nets() -> dict[str, Net]:
@@ -61,6 +61,7 @@ def seed_nets() -> dict[str, Net]:
         "fork": fork.net(),
         "scheduled": nets.small(recipe=Recipe(ADAMW, schedule=COSINE, schedule_steps=4, warmup_steps=2, clip_norm=0.5)),
         "nesterov": nets.small(recipe=Recipe(SGD, nesterov=True, schedule=STEP, schedule_steps=2, schedule_factor=0.1)),
+        **{f"tangled-{seed}": nets.tangled(seed) for seed in range(TANGLED)},
     } | {name.replace(" ", "-"): make() for name, make in test_operators.CASES.items()}
 
 
