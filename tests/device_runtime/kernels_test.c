@@ -8,7 +8,7 @@
 #include "ticket_runtime.h"
 
 /* Of all outcomes, on every target. It changes only together with the section Arithmetic of FORMAT.md. */
-#define DIGEST 0x27c8d96fu
+#define DIGEST 0x714c9dceu
 
 enum { INPUTS = 70, HIDDEN = 41, CLASSES = 5, STEPS = 24, SAMPLES = 150, MAX_INPUTS = 256 };
 
