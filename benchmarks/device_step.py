@@ -123,11 +123,10 @@ def print_layers(rows: list[dict[str, Any]]) -> None:
     for number, row in enumerate(rows):
         if number == 0 or (row["isa"], row["layer"]) != (rows[number - 1]["isa"], rows[number - 1]["layer"]):
             print(f"\n{row['layer']}, {row['isa']}: forward, dX and dW, against {row['dense']}")
-            print("  density    dense ms   native ms   dense/native   of FMA peak   of load bound")
+            print(f"  {'density':<20}    dense ms   native ms   dense/native   of FMA peak   of load bound")
         figures = f"{row['dense_ms']:>11.3f} {row['native_ms']:>11.3f} {row['ratio']:>14.1f}"
-        print(
-            f"  {row['density']:>7.1%} {figures} {row['share_of_fma_peak']:>13.0%} {row['share_of_load_bound']:>15.0%}"
-        )
+        shares = f"{row['share_of_fma_peak']:>13.0%} {row['share_of_load_bound']:>15.0%}"
+        print(f"  {layers.pattern_name(row['pattern'], row['density']):<20} {figures} {shares}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

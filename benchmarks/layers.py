@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.interleaved import Entry, run_interleaved
+from export.layout import BLOCKS
 from export.network import Network, Node, Parameter
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
@@ -32,13 +33,14 @@ BUILD = HERE.parent / "build/layer_probe"
 KERNELS = {"avx2": 2, "avx512": 3}
 LANES = {"avx2": 8, "avx512": 16}
 DENSITIES = (0.2, 0.1, 0.05, 0.036, 0.02)
+BLOCK_DENSITIES = (0.2, 0.05)
 # What PyTorch's libraries read: the instruction set they may use.
 ENVIRONMENT = {
     "avx2": {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
     "avx512": {},
 }
 
-Floats = NDArray[np.float32]
+Bits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -120,20 +122,54 @@ Layer = Linear | Conv
 LAYERS: tuple[Layer, ...] = (Linear(784, 300, 32), Linear(1024, 1024, 64), Conv(64, 64, 16, 16))
 
 
-def artifact(layer: Layer, density: float) -> bytes:
-    """The layer with a random mask, exactly so many weights live."""
+@dataclass(frozen=True)
+class Pattern:
+    """Which weights are live: exactly so many at random, where `block` rows share their columns. All: stored dense."""
+
+    density: float
+    block: int = 1
+
+    @property
+    def kind(self) -> str:
+        if self.density == 1:
+            return "dense"
+        return "unstructured" if self.block == 1 else f"blocks of {self.block}"
+
+    @property
+    def name(self) -> str:
+        return pattern_name(self.kind, self.density)
+
+    def mask(self, layer: Layer, random: np.random.Generator) -> Bits:
+        size = int(np.prod(layer.weight)) // self.block
+        live = random.permutation(size) < round(self.density * size)
+        return live.reshape(layer.outputs // self.block, -1).repeat(self.block, axis=0).reshape(layer.weight)
+
+
+def pattern_name(kind: str, density: float) -> str:
+    if kind == "dense":
+        return kind
+    return f"{density:.1%}" + ("" if kind == "unstructured" else f" in {kind}")
+
+
+def patterns(layer: Layer) -> list[Pattern]:
+    block = next(block for block in BLOCKS if layer.outputs % block == 0)
+    unstructured = [Pattern(density) for density in DENSITIES]
+    return [Pattern(1.0), *unstructured, *(Pattern(density, block) for density in BLOCK_DENSITIES)]
+
+
+def ticket(layer: Layer, pattern: Pattern) -> Ticket:
+    """The layer with random weights; a dense one has no mask."""
     random = np.random.default_rng(2)
-    size = int(np.prod(layer.weight))
-    live = (random.permutation(size) < round(density * size)).reshape(layer.weight)
-    masks = {"before": layer.diagonal(), "layer": live}
+    live = {"before": layer.diagonal(), "layer": pattern.mask(layer, random)}
     init = {}
-    for name, mask in masks.items():
+    for name, mask in live.items():
         fan_in = max(1.0, mask.sum() / len(mask))
         init[name] = (random.standard_normal(mask.shape) * mask / np.sqrt(fan_in)).astype(np.float32)
     recipe = {"optimizer": "sgd", "batch": layer.batch, "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
     recipe |= {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "epochs": 1}
     card = {"task": "benchmark", "recipe": recipe, "input": {"mean": [0.0], "inverse_std": [1.0]}}
-    return to_native_bytes(Ticket(layer.network(), init, masks, None, card))
+    masks = {name: mask for name, mask in live.items() if name == "before" or pattern.kind != "dense"}
+    return Ticket(layer.network(), init, masks, None, card)
 
 
 class Probe:
@@ -210,26 +246,31 @@ def dense(layer: Layer) -> dict[str, Callable[[int], float]]:
 
 
 def measure(isa: str, rounds: int) -> list[dict[str, Any]]:
-    """A row for each layer and density: times, the ratio to the best dense, and the share of two bounds."""
+    """A row for each layer and pattern: times, the ratio to the best dense, and the share of two bounds.
+
+    The bounds are for every live weight a vector's multiply-add from registers and from memory. Where rows share their
+    columns, or are dense, a load serves several of them, so such a layer may do better than the second.
+    """
     probe = Probe()
     best_fma, best_load = (probe.fma_ns(isa, from_memory=memory) for memory in (False, True))
     rows = []
     for layer in LAYERS:
+        found = {pattern.name: pattern for pattern in patterns(layer)}
         entries = {name: Entry(step) for name, step in dense(layer).items()}
-        names = {f"{density:g}": density for density in DENSITIES}
-        entries |= {
-            name: Entry(probe.open(artifact(layer, density), layer, KERNELS[isa])) for name, density in names.items()
-        }
+        peers = list(entries)
+        for name, pattern in found.items():
+            entries[name] = Entry(probe.open(to_native_bytes(ticket(layer, pattern)), layer, KERNELS[isa]))
         run_interleaved(list(entries.values()), rounds)
         times = {name: median(entry.step_ms) for name, entry in entries.items()}
-        peer = min((name for name in times if name not in names), key=lambda name: times[name])
-        for name, density in names.items():
-            vectors = 3 * round(density * np.prod(layer.weight)) * layer.positions * layer.batch / LANES[isa]
+        peer = min(peers, key=lambda name: times[name])
+        for name, pattern in found.items():
+            vectors = 3 * round(pattern.density * np.prod(layer.weight)) * layer.positions * layer.batch / LANES[isa]
             rows.append(
                 {
                     "isa": isa,
                     "layer": layer.name,
-                    "density": density,
+                    "pattern": pattern.kind,
+                    "density": pattern.density,
                     "native_ms": times[name],
                     "dense": peer,
                     "dense_ms": times[peer],
