@@ -2,7 +2,8 @@
 
 Linear layers run against a "trio" of preallocated matrix products (forward, dX, dW), convolutions against the faster memory
 format of PyTorch's, without autograd. Everything is timed in one process in interleaved rounds; benchmarks/device_step.py
-prints it. The native node runs through a probe of the core (layer_probe.cpp), built here by CMake.
+prints it. The native node runs through a probe of the core (layer_probe.cpp), built here by CMake. With --sparseprop and
+the folder of a checkout of SparseProp its kernels are timed too (sparse_rival.py says what exactly).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import sparse_rival
 from benchmarks.interleaved import Entry, run_interleaved
 from export.layout import BLOCKS
 from export.network import Network, Node, Parameter
@@ -245,8 +247,10 @@ def dense(layer: Layer) -> dict[str, Callable[[int], float]]:
     }
 
 
-def measure(isa: str, rounds: int) -> list[dict[str, Any]]:
+def measure(isa: str, rounds: int, backend: Any = None) -> list[dict[str, Any]]:
     """A row for each layer and pattern: times, the ratio to the best dense, and the share of two bounds.
+
+    With SparseProp's `backend` also its time (that of the faster kernel, where it has two) unless the layer is dense.
 
     The bounds are for every live weight a vector's multiply-add from registers and from memory. Where rows share their
     columns, or are dense, a load serves several of them, so such a layer may do better than the second.
@@ -256,10 +260,17 @@ def measure(isa: str, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for layer in LAYERS:
         found = {pattern.name: pattern for pattern in patterns(layer)}
+        rivals: dict[str, list[str]] = {name: [] for name in found}
         entries = {name: Entry(step) for name, step in dense(layer).items()}
         peers = list(entries)
         for name, pattern in found.items():
-            entries[name] = Entry(probe.open(to_native_bytes(ticket(layer, pattern)), layer, KERNELS[isa]))
+            made = ticket(layer, pattern)
+            entries[name] = Entry(probe.open(to_native_bytes(made), layer, KERNELS[isa]))
+            if backend is not None and pattern.kind != "dense":
+                shape = (layer.batch, *layer.shape)
+                for rival, step in sparse_rival.steps(backend, made.init["layer"], made.masks["layer"], shape).items():
+                    rivals[name].append(f"{rival} {name}")
+                    entries[rivals[name][-1]] = Entry(step)
         run_interleaved(list(entries.values()), rounds)
         times = {name: median(entry.step_ms) for name, entry in entries.items()}
         peer = min(peers, key=lambda name: times[name])
@@ -279,14 +290,21 @@ def measure(isa: str, rounds: int) -> list[dict[str, Any]]:
                     "share_of_load_bound": vectors * best_load * 1e-6 / times[name],
                 }
             )
+            if rivals[name]:
+                rival_ms = min(times[rival] for rival in rivals[name])
+                rows[-1] |= {"sparseprop_ms": rival_ms, "sparseprop_over_native": rival_ms / times[name]}
     return rows
 
 
-def measure_apart(isa: str, rounds: int) -> list[dict[str, Any]]:
+def measure_apart(isa: str, rounds: int, checkout: Path | None = None) -> list[dict[str, Any]]:
     """In a process of its own, whose libraries keep to the instruction set."""
     command = [sys.executable, "-m", "benchmarks.layers", "--isa", isa, "--rounds", str(rounds)]
+    if checkout is not None:
+        command += ["--sparseprop", str(checkout.resolve())]
     environment = {**os.environ, **ENVIRONMENT[isa]}
-    done = subprocess.run(command, env=environment, cwd=HERE.parent, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, env=environment, cwd=HERE.parent, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.returncode)  # it has said why
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
 
@@ -298,12 +316,22 @@ def available() -> list[str]:
     return [isa for isa, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if f" {flag} " in text]
 
 
-def main() -> int:
+def add_sparseprop_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sparseprop", type=Path, metavar="PATH", help="a checkout of SparseProp, to be timed too")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--isa", choices=sorted(KERNELS), required=True)
     parser.add_argument("--rounds", type=int, default=40)
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.isa, arguments.rounds)))
+    add_sparseprop_option(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        backend = sparse_rival.load(arguments.sparseprop) if arguments.sparseprop else None
+        print(json.dumps(measure(arguments.isa, arguments.rounds, backend)))
+    except sparse_rival.RivalError as error:
+        print(f"{parser.prog}: error: --sparseprop: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
