@@ -3,7 +3,8 @@
 All of them run in this one process in interleaved rounds, so that a busy machine slows everyone; figures are medians
 over the rounds, ratios are dense over native (above 1: native is faster). Who is not installed is listed as such.
 
-    python -m benchmarks.device_step [--threads 1] [--rounds 40] [--peers NAME ...] [--layers] [--json FILE]
+    python -m benchmarks.device_step [--threads 1] [--rounds 40] [--peers NAME ...] [--layers] [--sparseprop PATH]
+        [--json FILE]
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import layers
+from benchmarks import layers, sparse_rival
 from benchmarks import step_contenders as contenders
 from benchmarks.circumstances import circumstances
 from benchmarks.interleaved import Entry, Step, run_interleaved
@@ -120,14 +121,18 @@ def print_table(result: dict[str, Any]) -> None:
 
 def print_layers(rows: list[dict[str, Any]]) -> None:
     """Forward and backward of single layers; shares are of a vector's fused multiply-add from registers and from memory."""
+    rivals = any("sparseprop_ms" in row for row in rows)
     for number, row in enumerate(rows):
         if number == 0 or (row["isa"], row["layer"]) != (rows[number - 1]["isa"], rows[number - 1]["layer"]):
             print(f"\n{row['layer']}, {row['isa']}: forward, dX and dW, against {row['dense']}")
-            print("  density    dense ms   native ms   dense/native   of FMA peak   of load bound")
+            rival = "   SparseProp ms   SparseProp/native" if rivals else ""
+            print(f"  {'density':<20}    dense ms   native ms   dense/native   of FMA peak   of load bound{rival}")
         figures = f"{row['dense_ms']:>11.3f} {row['native_ms']:>11.3f} {row['ratio']:>14.1f}"
-        print(
-            f"  {row['density']:>7.1%} {figures} {row['share_of_fma_peak']:>13.0%} {row['share_of_load_bound']:>15.0%}"
-        )
+        shares = f"{row['share_of_fma_peak']:>13.0%} {row['share_of_load_bound']:>15.0%}"
+        rival = ""
+        if "sparseprop_ms" in row:
+            rival = f"{row['sparseprop_ms']:>16.3f} {row['sparseprop_over_native']:>19.1f}"
+        print(f"  {layers.pattern_name(row['pattern'], row['density']):<20} {figures} {shares} {rival}".rstrip())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,12 +144,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), help="(default: all)")
     parser.add_argument("--layers", action=argparse.BooleanOptionalAction, default=True, help="single layers too")
     parser.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the result goes (%(default)s)")
+    layers.add_sparseprop_option(parser)
     arguments = parser.parse_args(argv)
+    try:
+        if arguments.sparseprop:
+            sparse_rival.build(arguments.sparseprop)  # before anything is timed
+    except sparse_rival.RivalError as error:
+        print(f"{parser.prog}: error: --sparseprop: {error}", file=sys.stderr)
+        return 2
     result = measure(arguments.threads, arguments.rounds, arguments.peers)
     print_table(result)
     result["layers"] = []
     for isa in layers.available() if arguments.layers else ():
-        result["layers"] += layers.measure_apart(isa, arguments.rounds)
+        result["layers"] += layers.measure_apart(isa, arguments.rounds, arguments.sparseprop)
     print_layers(result["layers"])
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=1) + "\n")

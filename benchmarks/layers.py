@@ -2,7 +2,8 @@
 
 Linear layers run against a "trio" of preallocated matrix products (forward, dX, dW), convolutions against the faster memory
 format of PyTorch's, without autograd. Everything is timed in one process in interleaved rounds; benchmarks/device_step.py
-prints it. The native node runs through a probe of the core (layer_probe.cpp), built here by CMake.
+prints it. The native node runs through a probe of the core (layer_probe.cpp), built here by CMake. With --sparseprop and
+the folder of a checkout of SparseProp its kernels are timed too (sparse_rival.py says what exactly).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import sparse_rival
 from benchmarks.interleaved import Entry, run_interleaved
+from export.layout import BLOCKS
 from export.network import Network, Node, Parameter
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
@@ -32,13 +35,14 @@ BUILD = HERE.parent / "build/layer_probe"
 KERNELS = {"avx2": 2, "avx512": 3}
 LANES = {"avx2": 8, "avx512": 16}
 DENSITIES = (0.2, 0.1, 0.05, 0.036, 0.02)
+BLOCK_DENSITIES = (0.2, 0.05)
 # What PyTorch's libraries read: the instruction set they may use.
 ENVIRONMENT = {
     "avx2": {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
     "avx512": {},
 }
 
-Floats = NDArray[np.float32]
+Bits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -120,20 +124,54 @@ Layer = Linear | Conv
 LAYERS: tuple[Layer, ...] = (Linear(784, 300, 32), Linear(1024, 1024, 64), Conv(64, 64, 16, 16))
 
 
-def artifact(layer: Layer, density: float) -> bytes:
-    """The layer with a random mask, exactly so many weights live."""
+@dataclass(frozen=True)
+class Pattern:
+    """Which weights are live: exactly so many at random, where `block` rows share their columns. All: stored dense."""
+
+    density: float
+    block: int = 1
+
+    @property
+    def kind(self) -> str:
+        if self.density == 1:
+            return "dense"
+        return "unstructured" if self.block == 1 else f"blocks of {self.block}"
+
+    @property
+    def name(self) -> str:
+        return pattern_name(self.kind, self.density)
+
+    def mask(self, layer: Layer, random: np.random.Generator) -> Bits:
+        size = int(np.prod(layer.weight)) // self.block
+        live = random.permutation(size) < round(self.density * size)
+        return live.reshape(layer.outputs // self.block, -1).repeat(self.block, axis=0).reshape(layer.weight)
+
+
+def pattern_name(kind: str, density: float) -> str:
+    if kind == "dense":
+        return kind
+    return f"{density:.1%}" + ("" if kind == "unstructured" else f" in {kind}")
+
+
+def patterns(layer: Layer) -> list[Pattern]:
+    block = next(block for block in BLOCKS if layer.outputs % block == 0)
+    unstructured = [Pattern(density) for density in DENSITIES]
+    return [Pattern(1.0), *unstructured, *(Pattern(density, block) for density in BLOCK_DENSITIES)]
+
+
+def ticket(layer: Layer, pattern: Pattern) -> Ticket:
+    """The layer with random weights; a dense one has no mask."""
     random = np.random.default_rng(2)
-    size = int(np.prod(layer.weight))
-    live = (random.permutation(size) < round(density * size)).reshape(layer.weight)
-    masks = {"before": layer.diagonal(), "layer": live}
+    live = {"before": layer.diagonal(), "layer": pattern.mask(layer, random)}
     init = {}
-    for name, mask in masks.items():
+    for name, mask in live.items():
         fan_in = max(1.0, mask.sum() / len(mask))
         init[name] = (random.standard_normal(mask.shape) * mask / np.sqrt(fan_in)).astype(np.float32)
     recipe = {"optimizer": "sgd", "batch": layer.batch, "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
     recipe |= {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "epochs": 1}
     card = {"task": "benchmark", "recipe": recipe, "input": {"mean": [0.0], "inverse_std": [1.0]}}
-    return to_native_bytes(Ticket(layer.network(), init, masks, None, card))
+    masks = {name: mask for name, mask in live.items() if name == "before" or pattern.kind != "dense"}
+    return Ticket(layer.network(), init, masks, None, card)
 
 
 class Probe:
@@ -209,27 +247,41 @@ def dense(layer: Layer) -> dict[str, Callable[[int], float]]:
     }
 
 
-def measure(isa: str, rounds: int) -> list[dict[str, Any]]:
-    """A row for each layer and density: times, the ratio to the best dense, and the share of two bounds."""
+def measure(isa: str, rounds: int, backend: Any = None) -> list[dict[str, Any]]:
+    """A row for each layer and pattern: times, the ratio to the best dense, and the share of two bounds.
+
+    With SparseProp's `backend` also its time (that of the faster kernel, where it has two) unless the layer is dense.
+
+    The bounds are for every live weight a vector's multiply-add from registers and from memory. Where rows share their
+    columns, or are dense, a load serves several of them, so such a layer may do better than the second.
+    """
     probe = Probe()
     best_fma, best_load = (probe.fma_ns(isa, from_memory=memory) for memory in (False, True))
     rows = []
     for layer in LAYERS:
+        found = {pattern.name: pattern for pattern in patterns(layer)}
+        rivals: dict[str, list[str]] = {name: [] for name in found}
         entries = {name: Entry(step) for name, step in dense(layer).items()}
-        names = {f"{density:g}": density for density in DENSITIES}
-        entries |= {
-            name: Entry(probe.open(artifact(layer, density), layer, KERNELS[isa])) for name, density in names.items()
-        }
+        peers = list(entries)
+        for name, pattern in found.items():
+            made = ticket(layer, pattern)
+            entries[name] = Entry(probe.open(to_native_bytes(made), layer, KERNELS[isa]))
+            if backend is not None and pattern.kind != "dense":
+                shape = (layer.batch, *layer.shape)
+                for rival, step in sparse_rival.steps(backend, made.init["layer"], made.masks["layer"], shape).items():
+                    rivals[name].append(f"{rival} {name}")
+                    entries[rivals[name][-1]] = Entry(step)
         run_interleaved(list(entries.values()), rounds)
         times = {name: median(entry.step_ms) for name, entry in entries.items()}
-        peer = min((name for name in times if name not in names), key=lambda name: times[name])
-        for name, density in names.items():
-            vectors = 3 * round(density * np.prod(layer.weight)) * layer.positions * layer.batch / LANES[isa]
+        peer = min(peers, key=lambda name: times[name])
+        for name, pattern in found.items():
+            vectors = 3 * round(pattern.density * np.prod(layer.weight)) * layer.positions * layer.batch / LANES[isa]
             rows.append(
                 {
                     "isa": isa,
                     "layer": layer.name,
-                    "density": density,
+                    "pattern": pattern.kind,
+                    "density": pattern.density,
                     "native_ms": times[name],
                     "dense": peer,
                     "dense_ms": times[peer],
@@ -238,14 +290,21 @@ def measure(isa: str, rounds: int) -> list[dict[str, Any]]:
                     "share_of_load_bound": vectors * best_load * 1e-6 / times[name],
                 }
             )
+            if rivals[name]:
+                rival_ms = min(times[rival] for rival in rivals[name])
+                rows[-1] |= {"sparseprop_ms": rival_ms, "sparseprop_over_native": rival_ms / times[name]}
     return rows
 
 
-def measure_apart(isa: str, rounds: int) -> list[dict[str, Any]]:
+def measure_apart(isa: str, rounds: int, checkout: Path | None = None) -> list[dict[str, Any]]:
     """In a process of its own, whose libraries keep to the instruction set."""
     command = [sys.executable, "-m", "benchmarks.layers", "--isa", isa, "--rounds", str(rounds)]
+    if checkout is not None:
+        command += ["--sparseprop", str(checkout.resolve())]
     environment = {**os.environ, **ENVIRONMENT[isa]}
-    done = subprocess.run(command, env=environment, cwd=HERE.parent, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, env=environment, cwd=HERE.parent, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.returncode)  # it has said why
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
 
@@ -257,12 +316,22 @@ def available() -> list[str]:
     return [isa for isa, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if f" {flag} " in text]
 
 
-def main() -> int:
+def add_sparseprop_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sparseprop", type=Path, metavar="PATH", help="a checkout of SparseProp, to be timed too")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--isa", choices=sorted(KERNELS), required=True)
     parser.add_argument("--rounds", type=int, default=40)
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.isa, arguments.rounds)))
+    add_sparseprop_option(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        backend = sparse_rival.load(arguments.sparseprop) if arguments.sparseprop else None
+        print(json.dumps(measure(arguments.isa, arguments.rounds, backend)))
+    except sparse_rival.RivalError as error:
+        print(f"{parser.prog}: error: --sparseprop: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
