@@ -130,8 +130,8 @@ Correlation forward_correlation(const ConvState &s, const Parameter &weight, con
   made.rows = c.out_channels;
   made.values = weight.values;
   made.offsets = offsets;
-  made.shared_rows = 1;
   made.rows_per_base = c.out_channels / c.groups;
+  made.shared_rows = weight.matrix.dense() ? made.rows_per_base : weight.matrix.block;
   made.base_step = c.in_channels / c.groups * in.plane;
   made.height = c.h.out;
   made.width = c.w.out;

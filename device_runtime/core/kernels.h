@@ -44,8 +44,9 @@ struct Correlation {
   const Matrix *weight;
   const Transposed *transposed;
   uint32_t first_row, rows;  // of the matrix; `row` above counts from first_row
-  // Of `transposed`: only every shared_rows-th row is stored, and the weights of row r of them lie r * shared_step behind
-  // its own. Row b of a block has the code of its first plus b * code_step.
+  // Rows [n shared_rows, (n + 1) shared_rows) have the same entries. Of `transposed` the first alone is stored, and the
+  // weights of the r-th after it lie r * shared_step behind its own; row b of a block has the code of its first plus
+  // b * code_step.
   uint32_t shared_rows, shared_step, code_step;
   const float *values, *bias;
   const int32_t *offsets;  // [code]

@@ -24,10 +24,7 @@ struct Taps {
 
   // How many rows from `row` on share their entries.
   uint32_t together(uint32_t row) const {
-    const uint32_t r = c.first_row + row;
-    uint32_t shared = c.shared_rows;
-    if (c.weight) shared = c.weight->dense() ? c.rows_per_base : c.weight->block;
-    const uint32_t some = shared - r % shared;
+    const uint32_t some = c.shared_rows - (c.first_row + row) % c.shared_rows;
     return c.rows - row < some ? c.rows - row : some;
   }
 
@@ -217,7 +214,7 @@ inline void tap_gradients(const Correlation &c, const int32_t *offsets, const fl
 template <typename V, uint32_t kRows>
 inline void row_tap_gradients(const Correlation &c, const Taps &entries, uint32_t row, uint32_t k, uint32_t end,
                               const Tensor &x, const Tensor &dy, uint32_t groups, float *out) {
-  constexpr uint32_t kAll = V::kLanes == kMaxLanes ? kNonzerosAtOnce : 4, kMany = kAll / kRows;
+  constexpr uint32_t kAll = kSumsAtOnce<V>, kMany = kAll / kRows;
   const Matrix &m = *c.weight;
   const float *in = x.data + (c.in_origin + ptrdiff_t(entries.base(row))) * ptrdiff_t(V::kLanes);
   const float *gradient = dy.data + (size_t(row) * c.out_plane + c.out_origin) * V::kLanes;
@@ -244,7 +241,7 @@ inline void row_tap_gradients(const Correlation &c, const Taps &entries, uint32_
 
 template <typename V>
 void correlation_gradient(const Correlation &c, const Tensor &x, const Tensor &dy, uint32_t groups, float *out) {
-  constexpr uint32_t kTogether = V::kLanes == kMaxLanes && kNonzerosAtOnce == 16 ? 4 : 2;
+  constexpr uint32_t kTogether = kSumsAtOnce<V> == 16 ? 4 : 2;
   const Taps entries = {c};
   for (uint32_t block = 0; block < c.weight->cols; block += c.block) {
     for (uint32_t row = 0, done; row < c.rows; row += done) {

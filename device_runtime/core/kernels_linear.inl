@@ -11,13 +11,19 @@ struct SparseRow {
   void advance(uint32_t entries) { values += entries, columns += entries; }
 };
 
-template <typename Index>
+// Of blocks, whose entries lie side by side and number a multiple of four, four are walked at a time.
+template <typename Index, uint32_t kBlock>
 struct TransposedRow {
   const float *values;
   const Index *from, *codes;
-  float weight(uint32_t ahead) const { return values[from[ahead]]; }
-  size_t source(uint32_t ahead) const { return codes[ahead]; }
-  void advance(uint32_t entries) { from += entries, codes += entries; }
+  uint32_t inside = 0;  // of the block at hand
+  float weight(uint32_t ahead) const { return kBlock == 1 ? values[from[ahead]] : values[*from + inside + ahead]; }
+  size_t source(uint32_t ahead) const { return kBlock == 1 ? codes[ahead] : size_t(*codes) + inside + ahead; }
+  void advance(uint32_t entries) {
+    if (kBlock > 4) inside = (inside + entries) % kBlock;
+    if (kBlock > 1) entries = inside == 0;
+    from += entries, codes += entries;
+  }
 };
 
 template <typename Column>
@@ -29,13 +35,13 @@ struct SparseRows {
   SparseRow<Column> row(uint32_t row) const { return {values + matrix.row_ptr[row], columns + matrix.row_ptr[row]}; }
 };
 
-template <typename Index>
+template <typename Index, uint32_t kBlock>
 struct TransposedRows {
   const Transposed &matrix;
   const Index *from, *codes;
   const float *values;
-  uint32_t entries(uint32_t row) const { return matrix.row_ptr[row + 1] - matrix.row_ptr[row]; }
-  TransposedRow<Index> row(uint32_t row) const {
+  uint32_t entries(uint32_t row) const { return kBlock * (matrix.row_ptr[row + 1] - matrix.row_ptr[row]); }
+  TransposedRow<Index, kBlock> row(uint32_t row) const {
     return {values, from + matrix.row_ptr[row], codes + matrix.row_ptr[row]};
   }
 };
@@ -106,74 +112,20 @@ void product(const Matrix &m, const float *values, const float *bias, const Tens
   product_of_rows<V>(SparseRows<uint32_t>{m, m.columns32, values}, place, groups);
 }
 
-// One element of dx from the blocks of its column: chain i mod 4 takes row i of each, as if they were entries of their own.
-template <typename V, uint32_t kBlock, uint32_t kGroups, typename Index>
-TKT_INLINE void column_product(const Index *from, const Index *codes, uint32_t entries, const float *values,
-                               const float *x, size_t stride, V (&y)[kGroups]) {
-  V a[4][kGroups];
-  TKT_UNROLL
-  for (uint32_t i = 0; i < 4; ++i) {
-    TKT_UNROLL
-    for (uint32_t g = 0; g < kGroups; ++g) a[i][g] = V::zero();
-  }
-  for (uint32_t k = 0; k < entries; ++k) {
-    const float *weight = values + from[k], *at = x + size_t(codes[k]) * V::kLanes;
-    TKT_UNROLL
-    for (uint32_t i = 0; i < kBlock; ++i) {
-      const V of_row = V::broadcast(weight[i]);
-      TKT_UNROLL
-      for (uint32_t g = 0; g < kGroups; ++g) {
-        a[i % 4][g] = fused(of_row, V::load(at + i * V::kLanes + g * stride), a[i % 4][g]);
-      }
-    }
-  }
-  TKT_UNROLL
-  for (uint32_t g = 0; g < kGroups; ++g) y[g] = add(add(a[0][g], a[1][g]), add(a[2][g], a[3][g]));
-}
-
-template <typename V, uint32_t kBlock, uint32_t kGroups, typename Index>
-inline void column_products(const Transposed &t, const Index *from, const Index *codes, const float *values,
-                            const ProductPlace &p, uint32_t group) {
-  const float *x = p.x + group * p.x_stride;
-  float *out = p.y + group * p.y_stride + size_t(p.first) * V::kLanes;
-  for (uint32_t r = p.first; r < p.last; ++r, out += V::kLanes) {
-    const uint32_t begin = t.row_ptr[r];
-    V y[kGroups];
-    column_product<V, kBlock>(from + begin, codes + begin, t.row_ptr[r + 1] - begin, values, x, p.x_stride, y);
-    TKT_UNROLL
-    for (uint32_t g = 0; g < kGroups; ++g) {
-      float *to = out + g * p.y_stride;
-      (p.accumulate ? add(V::load(to), y[g]) : y[g]).store(to);
-    }
-  }
-}
-
-template <typename V, uint32_t kBlock, typename Index>
-inline void product_of_columns_of_blocks(const Transposed &t, const Index *from, const Index *codes,
-                                         const float *values, const ProductPlace &place, uint32_t groups) {
-  uint32_t group = 0;
-  if constexpr (V::kLanes == kMaxLanes && kGroupsAtOnce > 1) {
-    for (; group + kGroupsAtOnce <= groups; group += kGroupsAtOnce) {
-      column_products<V, kBlock, kGroupsAtOnce>(t, from, codes, values, place, group);
-    }
-  }
-  for (; group < groups; ++group) column_products<V, kBlock, 1>(t, from, codes, values, place, group);
-}
-
 template <typename V, typename Index>
-inline void product_of_transposed(const Transposed &t, const Index *from, const Index *codes, const float *values,
-                                  const ProductPlace &place, uint32_t groups) {
-  if (t.block == 8) return product_of_columns_of_blocks<V, 8>(t, from, codes, values, place, groups);
-  if (t.block == 4) return product_of_columns_of_blocks<V, 4>(t, from, codes, values, place, groups);
-  product_of_rows<V>(TransposedRows<Index>{t, from, codes, values}, place, groups);
+inline void product_of_columns(const Transposed &t, const Index *from, const Index *codes, const float *values,
+                               const ProductPlace &place, uint32_t groups) {
+  if (t.block == 1) return product_of_rows<V>(TransposedRows<Index, 1>{t, from, codes, values}, place, groups);
+  if (t.block == 4) return product_of_rows<V>(TransposedRows<Index, 4>{t, from, codes, values}, place, groups);
+  product_of_rows<V>(TransposedRows<Index, 8>{t, from, codes, values}, place, groups);
 }
 
 template <typename V>
 void transposed_product(const Transposed &t, const float *values, const Tensor &dy, const Tensor &dx, uint32_t groups,
                         bool accumulate, uint32_t first, uint32_t last) {
   const ProductPlace place = {nullptr, dy.data, dx.data, dy.group_stride, dx.group_stride, accumulate, first, last};
-  if (t.codes16) return product_of_transposed<V>(t, t.from16, t.codes16, values, place, groups);
-  product_of_transposed<V>(t, t.from32, t.codes32, values, place, groups);
+  if (t.codes16) return product_of_columns<V>(t, t.from16, t.codes16, values, place, groups);
+  product_of_columns<V>(t, t.from32, t.codes32, values, place, groups);
 }
 
 template <typename V>
@@ -214,7 +166,7 @@ TKT_INLINE void entry_gradients(Columns columns, const GradientPlace &p, const f
 template <typename V, uint32_t kGroups, typename Columns>
 TKT_INLINE_IF_LARGE void row_gradients(Columns columns, uint32_t k, uint32_t end, uint32_t limit,
                                        const GradientPlace &p, const float *dy, float *out) {
-  constexpr uint32_t kMany = V::kLanes == kMaxLanes ? kNonzerosAtOnce : 4;
+  constexpr uint32_t kMany = kSumsAtOnce<V>;
   if constexpr (kMany > 8) {
     for (; k + 8 < end && k + kMany <= limit; k += kMany) {
       entry_gradients<V, kMany, kGroups>(columns + k, p, dy, out + k);
@@ -242,7 +194,7 @@ inline void sparse_gradients(const Matrix &m, const Column *columns, const Gradi
 
 template <typename V>
 inline void dense_gradients(const Matrix &m, const GradientPlace &place, const float *dy, uint32_t count, float *out) {
-  constexpr uint32_t kRows = V::kLanes == kMaxLanes && kNonzerosAtOnce == 16 ? 4 : 2, kCount = kRows;
+  constexpr uint32_t kRows = kSumsAtOnce<V> == 16 ? 4 : 2, kCount = kRows;
   const Consecutive columns = {0};
   for (; count >= kRows; count -= kRows, dy += kRows * V::kLanes, out += size_t(kRows) * m.cols) {
     uint32_t k = 0;

@@ -44,7 +44,7 @@ inline void some_channel_sums(const Tensor &t, uint32_t groups, uint32_t channel
 
 template <typename V>
 void channel_sums(const Tensor &t, uint32_t groups, uint32_t first, uint32_t last, float *out) {
-  constexpr uint32_t kMany = V::kLanes == kMaxLanes ? kNonzerosAtOnce : 4;
+  constexpr uint32_t kMany = kSumsAtOnce<V>;
   uint32_t c = first;
   if (t.place.size == t.place.channels) {
     for (; c + kMany <= last; c += kMany) {

@@ -116,6 +116,10 @@ struct BlockRows {
   SharedWeights weights(uint32_t row) const { return {values + matrix.value(row, 0), 1, matrix.block}; }
 };
 
+// Gradients whose lanes are summed together: as many as the registers hold.
+template <typename V>
+constexpr uint32_t kSumsAtOnce = V::kLanes == kMaxLanes ? kNonzerosAtOnce : 4;
+
 // Where a weight gradient reads.
 struct GradientPlace {
   const float *x;
@@ -150,7 +154,7 @@ TKT_INLINE void shared_entry_gradients(Columns columns, const GradientPlace &p, 
 template <typename V>
 inline void block_gradients(const uint16_t *columns, uint32_t entries, uint32_t block, const GradientPlace &p,
                             const float *dy, float *out) {
-  constexpr uint32_t kCount = V::kLanes == kMaxLanes && kNonzerosAtOnce == 16 ? 4 : 1;
+  constexpr uint32_t kCount = kSumsAtOnce<V> / 4;
   for (uint32_t row = 0; row < block; row += 4, dy += 4 * V::kLanes, out += 4) {
     float sums[4 * kCount];
     uint32_t k = 0;
