@@ -194,6 +194,13 @@ tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const void
   return train_step(*trainer, samples, targets, count, loss, error);
 }
 
+tkt_status tkt_set_learning_rate(tkt_trainer *trainer, float learning_rate, tkt_error *error) {
+  if (trainer == nullptr) return null_argument(error, "trainer");
+  if (tkt_status status = check_learning_rate(learning_rate, error)) return status;
+  trainer->options.learning_rate = learning_rate;
+  return TKT_OK;
+}
+
 tkt_status tkt_compute_gradients(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
                                  float *loss, tkt_error *error) {
   if (tkt_status status = check_batch(trainer, samples, targets, count, loss, error)) return status;

@@ -190,13 +190,18 @@ class Trainer:
         samples, labels = self._checked(x, y)
         return self._core.train_step(self._floats(samples), labels)
 
-    def train_steps(self, x: Array, y: Array, rows: Array) -> Floats:
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Of all later steps, by which a schedule's factors go; finite, >= 0. Not in a checkpoint."""
+        self._core.set_learning_rate(learning_rate)
+
+    def train_steps(self, x: Array, y: Array, rows: Array, learning_rates: Array | None = None) -> Floats:
         """One update for each row of `rows` (steps, batch), which numbers samples of x; the losses (steps,).
 
-        For float32 samples, without Python between the steps, so that trainers in several threads run side by side.
+        `learning_rates` (steps,) are set before each, as by `set_learning_rate`; the last one stays. For float32 samples, without Python between the steps, so that trainers in several threads run side by side.
         """
         samples, labels = self._checked(x, y)
-        return self._core.train_steps(self._floats(samples), labels, np.ascontiguousarray(rows, np.uint32))
+        rates = None if learning_rates is None else np.ascontiguousarray(learning_rates, np.float32)
+        return self._core.train_steps(self._floats(samples), labels, np.ascontiguousarray(rows, np.uint32), rates)
 
     def compute_gradients(self, x: Array, y: Array) -> float:
         """The loss of `train_step` without the update; read the gradients from `gradients`. For gradient checks."""

@@ -19,12 +19,14 @@ tkt_status bad(tkt_error *error, const char *name, float value, const char *rule
   return fail(error, TKT_INVALID_INPUT, name, " is ", double(value), ", but must be ", rule);
 }
 
+tkt_status check_finite(const char *name, float value, tkt_error *error) {
+  return value >= 0 && value <= kMaxFloat ? TKT_OK : bad(error, name, value, "finite and at least 0");
+}
+
 tkt_status check_floats(const tkt_options &o, tkt_error *error) {
-  const char *finite = "finite and at least 0", *below_one = "at least 0 and below 1";
-  if (!(o.learning_rate >= 0 && o.learning_rate <= kMaxFloat)) {
-    return bad(error, "learning_rate", o.learning_rate, finite);
-  }
-  if (!(o.weight_decay >= 0 && o.weight_decay <= kMaxFloat)) return bad(error, "weight_decay", o.weight_decay, finite);
+  const char *below_one = "at least 0 and below 1";
+  if (tkt_status status = check_learning_rate(o.learning_rate, error)) return status;
+  if (tkt_status status = check_finite("weight_decay", o.weight_decay, error)) return status;
   if (!(o.momentum >= 0 && o.momentum < 1)) return bad(error, "momentum", o.momentum, below_one);
   if (!(o.beta1 >= 0 && o.beta1 < 1)) return bad(error, "beta1", o.beta1, below_one);
   if (!(o.beta2 >= 0 && o.beta2 < 1)) return bad(error, "beta2", o.beta2, below_one);
@@ -32,7 +34,7 @@ tkt_status check_floats(const tkt_options &o, tkt_error *error) {
   if (!(o.label_smoothing >= 0 && o.label_smoothing < 1)) {
     return bad(error, "label_smoothing", o.label_smoothing, below_one);
   }
-  if (!(o.clip_norm >= 0 && o.clip_norm <= kMaxFloat)) return bad(error, "clip_norm", o.clip_norm, finite);
+  if (tkt_status status = check_finite("clip_norm", o.clip_norm, error)) return status;
   if (!(o.schedule_factor >= 0 && o.schedule_factor <= 1)) {
     return bad(error, "schedule_factor", o.schedule_factor, "in 0 to 1");
   }
@@ -40,6 +42,10 @@ tkt_status check_floats(const tkt_options &o, tkt_error *error) {
 }
 
 }  // namespace
+
+tkt_status check_learning_rate(float learning_rate, tkt_error *error) {
+  return check_finite("learning_rate", learning_rate, error);
+}
 
 tkt_options options_from(const Recipe &recipe) {
   tkt_options o = {};

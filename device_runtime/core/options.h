@@ -9,6 +9,8 @@ namespace tkt {
 // Seed 0, no budget, kernels AUTO, start INIT.
 tkt_options options_from(const Recipe &recipe);
 
+tkt_status check_learning_rate(float learning_rate, tkt_error *error);
+
 // Only the fields themselves; neither artifact nor machine matter.
 tkt_status check_ranges(const tkt_options &options, tkt_error *error);
 

@@ -190,6 +190,10 @@ TKT_API tkt_status tkt_next_batch(tkt_trainer *trainer, uint32_t sample_count, u
 TKT_API tkt_status tkt_train_step(tkt_trainer *trainer, const float *samples, const void *targets, uint32_t count,
                                   float *loss, tkt_error *error);
 
+/* The learning rate of all later steps, by which a schedule's factors go: for rates that no schedule of the options gives.
+ * Finite, >= 0. Not in a checkpoint: after a restart set it again. */
+TKT_API tkt_status tkt_set_learning_rate(tkt_trainer *trainer, float learning_rate, tkt_error *error);
+
 /* Loss and gradients as in tkt_train_step, without an update; read them by tkt_gradients. Needs stored gradients. */
 TKT_API tkt_status tkt_compute_gradients(tkt_trainer *trainer, const float *samples, const void *targets,
                                          uint32_t count, float *loss, tkt_error *error);

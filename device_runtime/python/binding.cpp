@@ -7,12 +7,14 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -25,6 +27,7 @@ namespace {
 
 using Samples = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Targets = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;  // labels, or floats (count, outputs)
+using Rates = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 struct CoreError : std::exception {
@@ -119,9 +122,10 @@ class CoreTrainer {
 
   float train_step(const Samples &samples, const Targets &targets) { return step(tkt_train_step, samples, targets); }
 
-  // rows (steps, batch) numbers samples; one update a row of it, without the interpreter in between. On an error the
-  // steps before it are made.
-  nb::ndarray<nb::numpy, float> train_steps(const Samples &samples, const Targets &targets, const Rows &rows) {
+  // rows (steps, batch) numbers samples; one update a row of it, at its learning rate if there are any, without the
+  // interpreter in between. On an error the steps before it are made.
+  nb::ndarray<nb::numpy, float> train_steps(const Samples &samples, const Targets &targets, const Rows &rows,
+                                            const std::optional<Rates> &rates) {
     auto turn = take_turn();
     uint32_t known = checked_count(samples), count = uint32_t(rows.shape(1));
     check_targets(targets, known);
@@ -131,6 +135,9 @@ class CoreTrainer {
       if (rows.data()[i] >= known)
         refuse("rows name sample " + std::to_string(rows.data()[i]) + " of " + std::to_string(known));
     }
+    if (rates && rates->size() != steps)
+      refuse(std::to_string(rates->size()) + " learning_rates for " + std::to_string(steps) +
+             " steps; give one a step");
     std::unique_ptr<float[]> losses(new float[steps]), batch(new float[count * elements]);
     const size_t target_bytes = targets.size() / known * sizeof(float);
     std::unique_ptr<uint8_t[]> batch_targets(new uint8_t[count * target_bytes]);
@@ -145,11 +152,19 @@ class CoreTrainer {
           std::memcpy(&batch[i * elements], samples.data() + row * elements, elements * sizeof(float));
           std::memcpy(&batch_targets[i * target_bytes], all_targets + row * target_bytes, target_bytes);
         }
+        if (rates) status = tkt_set_learning_rate(trainer_, rates->data()[step], &error);
+        if (status != TKT_OK) break;
         status = tkt_train_step(trainer_, batch.get(), batch_targets.get(), count, &losses[step], &error);
       }
     }
     check(status, error);
     return owned_array(std::move(losses), {steps});
+  }
+
+  void set_learning_rate(float learning_rate) {
+    auto turn = take_turn();
+    tkt_error error{};
+    check(tkt_set_learning_rate(trainer_, learning_rate, &error), error);
   }
 
   float compute_gradients(const Samples &samples, const Targets &targets) {
@@ -394,7 +409,8 @@ NB_MODULE(_core, module) {
       .def("next_batch", &CoreTrainer::next_batch, "sample_count"_a)
       .def("train_step", &CoreTrainer::train_step, "samples"_a.noconvert(), "targets"_a.noconvert())
       .def("train_steps", &CoreTrainer::train_steps, "samples"_a.noconvert(), "targets"_a.noconvert(),
-           "rows"_a.noconvert())
+           "rows"_a.noconvert(), "learning_rates"_a.noconvert().none())
+      .def("set_learning_rate", &CoreTrainer::set_learning_rate, "learning_rate"_a)
       .def("compute_gradients", &CoreTrainer::compute_gradients, "samples"_a.noconvert(), "targets"_a.noconvert())
       .def("evaluate", &CoreTrainer::evaluate, "samples"_a.noconvert(), "targets"_a.noconvert())
       .def("predict", &CoreTrainer::predict, "samples"_a.noconvert())

@@ -312,6 +312,9 @@ static void test_bad_input(void) {
   REFUSED(tkt_train_step(t, x, y, 1, NULL, &g_error), TKT_INVALID_INPUT, "loss is NULL");
   REFUSED(tkt_train_step(t, x, y, 0, &loss, &g_error), TKT_INVALID_INPUT, "count is 0");
   REFUSED(tkt_train_step(t, x, y, BATCH + 1, &loss, &g_error), TKT_INVALID_INPUT, "count is 9");
+  REFUSED(tkt_set_learning_rate(NULL, 0.1f, &g_error), TKT_INVALID_INPUT, "trainer is NULL");
+  REFUSED(tkt_set_learning_rate(t, -0.1f, &g_error), TKT_INVALID_INPUT, "learning_rate is -0.1");
+  REFUSED(tkt_set_learning_rate(t, NAN, &g_error), TKT_INVALID_INPUT, "learning_rate is NaN");
   y[3] = CLASSES;
   REFUSED(tkt_train_step(t, x, y, BATCH, &loss, &g_error), TKT_INVALID_INPUT, "labels[3] is 3");
   REFUSED(tkt_evaluate(t, x, y, BATCH, &loss_sum, &n, &g_error), TKT_INVALID_INPUT, "labels[3] is 3");

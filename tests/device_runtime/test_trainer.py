@@ -289,3 +289,26 @@ def test_the_binding_takes_float32_rows_only() -> None:
         trainer.predict(np.zeros((2, 11), np.float32))
     with pytest.raises(InvalidInput, match="2 samples but 3 labels"):
         trainer.evaluate(np.zeros((2, 12), np.float32), np.zeros(3, np.int32))
+
+
+def test_learning_rates_can_be_set_step_by_step() -> None:
+    rows = np.arange(3 * 8).reshape(3, 8)
+    rates = np.array([0.1, 0.0, 0.02], np.float32)
+    with Trainer.open(ARTIFACT) as trainer:
+        together = trainer.train_steps(X, Y, rows, rates)
+        values = trainer.values
+        trainer.reset()
+        one_by_one = []
+        for row, rate in zip(rows, rates, strict=True):
+            before = trainer.values
+            trainer.set_learning_rate(float(rate))
+            one_by_one.append(trainer.train_step(X[row], Y[row]))
+            assert (trainer.values.tobytes() == before.tobytes()) == (rate == 0)
+        assert together.tolist() == one_by_one
+        assert trainer.values.tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("rates", [np.full(2, 0.1), np.full(4, 0.1), np.array([0.1, np.nan, 0.1]), np.full(3, -1.0)])
+def test_learning_rates_that_are_none_are_refused(rates: Array) -> None:
+    with Trainer.open(ARTIFACT) as trainer, pytest.raises(InvalidInput, match="learning_rate"):
+        trainer.train_steps(X, Y, np.zeros((3, 8), int), rates)

@@ -74,7 +74,7 @@ class Program {
     memset(&error_, 'x', sizeof error_);
     null_given_ = false;
     if (handle == nullptr && in_.below(4) != 0) return open();
-    switch (in_.below(21)) {
+    switch (in_.below(22)) {
       case 0: return open();
       case 1: return inspect();
       case 2: return operators();
@@ -94,7 +94,8 @@ class Program {
       case 16: return write(tkt_checkpoint_bytes, tkt_save, &checkpoint_);
       case 17: return write(tkt_export_bytes, tkt_export, &exported_);
       case 18: return restore();
-      case 19: return tkt_close(in_.rarely() ? nullptr : trainer_->at);
+      case 19: return set_learning_rate();
+      case 20: return tkt_close(in_.rarely() ? nullptr : trainer_->at);
       default: tkt_close(std::exchange(trainer_->at, nullptr));
     }
   }
@@ -352,6 +353,17 @@ class Program {
     REQUIRE(strlen(tkt_status_name(int32_t(in_.count(3)))) > 0);
     const char *const name = tkt_operator_name(in_.count(3));
     REQUIRE(name == nullptr || strlen(name) > 0);
+  }
+
+  void set_learning_rate() {
+    float rate = 0.01f;
+    if (in_.rarely()) {
+      const uint32_t bits = in_.word();
+      memcpy(&rate, &bits, sizeof rate);
+    }
+    const tkt_status status =
+        attempt([&](tkt_trainer *trainer, tkt_error *error) { return tkt_set_learning_rate(trainer, rate, error); });
+    if (status == TKT_OK) REQUIRE(rate >= 0 && rate - rate == 0);
   }
 
   void reset() {
