@@ -27,7 +27,8 @@ from export.to_native import to_native_bytes
 from server_side.controls import Values
 from server_side.data import Split
 from server_side.prune import Masks
-from server_side.seeds import BatchOrder
+from server_side.schedule import learning_rates
+from server_side.seeds import BatchOrder, derive
 from server_side.training import (
     CHECKPOINT_SECONDS,
     Interrupted,
@@ -39,7 +40,7 @@ from server_side.training import (
     evaluation_steps,
 )
 
-STATE = ("trainer", "step", "early", "snapshot", "validation", "train_loss", "losses")  # of a checkpoint
+STATE = ("trainer", "step", "early", "snapshots", "validation", "train_loss", "losses")  # of a checkpoint
 
 
 class DeviceEngine:
@@ -77,7 +78,8 @@ class DeviceEngine:
     def _train_one(self, job: Job, checkpoint: Path, watch: Watch, halted: threading.Event) -> Training:
         if halted.is_set() or watch.stop_requested():
             raise Interrupted
-        with Trainer.open(_artifact(self.network, self.recipe, job)) as trainer:
+        seed = derive(job.order_seed, "dropout")
+        with Trainer.open(_artifact(self.network, self.recipe, job), seed=seed) as trainer:
             run = _Run(self, job, trainer)
             try:
                 self._advance_to_the_end(run, checkpoint, watch, halted)
@@ -135,13 +137,14 @@ class _Run:
 
     def __init__(self, engine: DeviceEngine, job: Job, trainer: Trainer) -> None:
         self.engine, self.job, self.trainer = engine, job, trainer
-        self.order = BatchOrder(job.seed, len(engine.split.x_train), engine.recipe.batch)
+        self.order = BatchOrder(job.order_seed, len(engine.split.x_train), engine.recipe.batch)
         self.step = job.first_step
         self.evaluations = evaluation_steps(engine.recipe, job.first_step)
         self._due = frozenset(self.evaluations)
         self.train_loss: list[float] = []
         self.validation: list[tuple[float, float]] = []
-        self.early = self.snapshot = trainer.values
+        self.early = trainer.values
+        self.snapshots: dict[int, NDArray[np.float32]] = {}
         self.last_loss = self.last_accuracy = float("nan")
         self.diverged_step: int | None = None
         self._losses: list[NDArray[np.float32]] = []
@@ -149,16 +152,19 @@ class _Run:
     def advance(self) -> None:
         """Trains to the next step where something is to be done. Raises NonFiniteLoss."""
         split, recipe = self.engine.split, self.engine.recipe
-        until = min(due for due in (*self.evaluations, self.job.snapshot_step or recipe.steps) if due > self.step)
+        until = min(due for due in (*self.evaluations, *self.job.snapshot_steps) if due > self.step)
         rows = np.stack([self.order.indices(step) for step in range(self.step, until)])
-        self._losses.append(self.trainer.train_steps(split.x_train, split.y_train, rows))
+        rates = None
+        if not recipe.has_constant_rate:
+            rates = learning_rates(recipe, self.step, until, held=self.job.holds_rate)
+        self._losses.append(self.trainer.train_steps(split.x_train, split.y_train, rows, rates))
         self.step = until
         self.visit()
 
     def visit(self) -> None:
-        """Keeps the snapshot and evaluates, where this step asks for it. Raises NonFiniteLoss."""
-        if self.step == self.job.snapshot_step:
-            self.snapshot = self.trainer.values
+        """Keeps a snapshot and evaluates, where this step asks for it. Raises NonFiniteLoss."""
+        if self.step in self.job.snapshot_steps:
+            self.snapshots[self.step] = self.trainer.values
         if self.step not in self._due:
             return
         evaluation = self.trainer.evaluate(self.engine.split.x_validation, self.engine.split.y_validation)
@@ -178,7 +184,7 @@ class _Run:
             trainer=np.frombuffer(self.trainer.save(), np.uint8),
             step=self.step,
             early=self.early,
-            snapshot=self.snapshot,
+            snapshots=np.array([self.snapshots[step] for step in sorted(self.snapshots)]),
             validation=np.array(self.validation),
             train_loss=np.array(self.train_loss),
             losses=np.concatenate(self._losses) if self._losses else np.empty(0, np.float32),
@@ -194,7 +200,8 @@ class _Run:
             return False
         self.trainer.restore(saved["trainer"].tobytes())
         self.step = int(saved["step"])
-        self.early, self.snapshot = saved["early"], saved["snapshot"]
+        self.early = saved["early"]
+        self.snapshots = dict(zip(sorted(self.job.snapshot_steps), saved["snapshots"], strict=False))
         self.validation = [(loss, accuracy) for loss, accuracy in saved["validation"].tolist()]
         self.train_loss = saved["train_loss"].tolist()
         self._losses = [saved["losses"]] if len(saved["losses"]) else []
@@ -214,7 +221,7 @@ class _Run:
             final_accuracy=self._test(final) if whole else math.nan,
             early={} if job.is_control else self._dense(self.early),
             final={} if job.is_control else self._dense(final),
-            snapshot=self._dense(self.snapshot) if job.snapshot_step is not None else None,
+            snapshots={step: self._dense(values) for step, values in self.snapshots.items()},
             diverged_step=self.diverged_step,
         )
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from export.ticket import TicketError
 from server_side.errors import UsageError
-from server_side.options import Options, parse_steps
+from server_side.options import Options
+from server_side.steps import parse_steps
 
 if TYPE_CHECKING:
     from server_side.progress import Progress
@@ -109,11 +110,11 @@ def prepare(options: Options, watch: Watch) -> Search:
     search = Search(options, data, parts, model, recipe, rewind_step, directory, watch)
     if (problem := search.untrainable()) is not None:
         raise UsageError(f"model '{name}': {problem}")
-    if len(search.ladder()) < 2:
+    if len(search.ladder.rungs) < 2:
         raise UsageError(
             f"prune_fraction {options.prune_fraction}: a round would remove no weight of a network this small"
         )
-    if (layer := search.emptied_layer()) is not None:
+    if (layer := search.ladder.emptied_layer()) is not None:
         raise UsageError(f"layer '{layer}' would lose its last live weight in round 1; take a smaller prune_fraction")
     check_ticket_there(path / "ticket")
     return search
@@ -128,19 +129,32 @@ def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:
         raise UsageError(f"batch {options.batch}: more than the {samples} training samples")
     steps = parse_steps(options.filled("steps"), per_epoch, "steps")
     every = parse_steps(options.filled("evaluate_every"), per_epoch, "evaluate_every")
-    rewind_step = parse_steps(options.rewind_step, per_epoch, "rewind_step")
+    rewind_step = parse_steps(options.filled("rewind_step"), per_epoch, "rewind_step")
     if not (0 < every <= steps and rewind_step < steps):
         raise UsageError(
             f"steps {steps}: must be at least evaluate_every ({every}) and more than rewind_step ({rewind_step})"
         )
+    warmup = parse_steps(options.filled("warmup"), per_epoch, "warmup")
+    drops = [parse_steps(text, per_epoch, "learning_rate_drops") for text in options.learning_rate_drops or ()]
+    if warmup >= steps or drops != sorted(set(drops)) or not all(warmup < drop < steps for drop in drops):
+        raise UsageError(
+            f"learning_rate_drops {options.learning_rate_drops}, warmup {options.warmup}: must rise, lie after the warm-up and "
+            f"before the end, step {steps}"
+        )
     recipe = Recipe(
-        options.filled("optimizer"),
-        options.filled("learning_rate"),
-        options.momentum,
-        options.weight_decay,
-        options.filled("batch"),
-        steps,
-        every,
+        optimizer=options.filled("optimizer"),
+        learning_rate=options.filled("learning_rate"),
+        momentum=options.filled("momentum"),
+        weight_decay=options.filled("weight_decay"),
+        batch=options.filled("batch"),
+        steps=steps,
+        evaluate_every=every,
+        nesterov=options.filled("nesterov"),
+        label_smoothing=options.filled("label_smoothing"),
+        schedule=options.filled("learning_rate_schedule"),
+        drops=tuple(drops),
+        factor=options.learning_rate_factor or 0.0,
+        warmup=warmup,
     )
     return recipe, rewind_step
 

@@ -1,7 +1,7 @@
 """Every option of a search, with its default and its meaning: the command line, the saved config and the API share it.
 
-Options left at None take the value of the model's preset, else FALLBACKS. `resolve` fills them in and checks them all;
-`settled` decides what is left to the machine. An option that would have no effect is refused.
+Options left at None take the value of the model's preset, else of the method, else FALLBACKS. `resolve` fills them in and
+option_rules.py checks them; `settled` decides what is left to the machine. An option that would have no effect is refused.
 """
 
 from __future__ import annotations
@@ -12,17 +12,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from server_side import option_rules
 from server_side.errors import UsageError
+from server_side.steps import scaled
 
 FALLBACKS: Mapping[str, Any] = {
+    "scope": "layerwise",
+    "exclude": [],
+    "prune_fractions": {},
+    "prune_fraction": 0.2,
+    "rewind_step": "0it",
     "optimizer": "adam",
     "learning_rate": 1e-3,
+    "learning_rate_schedule": "constant",
+    "warmup": "0it",
+    "momentum": 0.0,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
     "batch": 64,
     "steps": "20ep",
     "evaluate_every": "1ep",
     "validation": 0.1,
-    "prune_fraction": 0.2,
     "accuracy_tolerance": 0.002,
+}
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "iterative": {},
+    "oneshot": {},
+}
+DEPENDENT = {  # what a preset says of these is void where the first is chosen otherwise
+    "optimizer": ("momentum", "nesterov"),
+    "learning_rate_schedule": ("learning_rate_drops", "learning_rate_factor"),
+    "scope": ("output_prune_fraction", "prune_fractions"),
+    "prune_fraction": ("output_prune_fraction", "prune_fractions"),
 }
 
 
@@ -41,6 +63,11 @@ class Options:
     split_seed: int = 0
     """fixes which samples are held out to validate (and to test, where the data has no test part), whatever the seeds"""
 
+    method: Literal["iterative", "oneshot"] = "iterative"
+    """where masks come from. Trained weights by magnitude: iterative (of the round before), oneshot (of the dense network)"""
+    retrain: Literal["weights", "learning-rate", "fine-tune"] = "weights"
+    """how a ticket is trained: weights (from the weights of rewind_step, schedule from there), learning-rate (from the
+    trained weights that decided its mask, schedule from rewind_step), fine-tune (from those, at the last learning rate)"""
     rounds: int | None = None
     """rounds of pruning (default: 12, or as many as target_density takes)"""
     target_density: float | None = None
@@ -51,29 +78,45 @@ class Options:
     """share of the live weights removed each round"""
     output_prune_fraction: float | None = None
     """the same for the output layer (default: prune_fraction); layerwise scope only"""
-    scope: Literal["layerwise", "global"] = "layerwise"
-    """compare magnitudes within each layer, or over all of them"""
-    schedule: Literal["iterative", "oneshot"] = "iterative"
-    """take the weights that decide the mask from the previous round, or always from the dense network"""
-    rewind_step: str = "0it"
-    """step whose weights the ticket starts from, e.g. 0it (initialisation), 500it or 2ep"""
+    prune_fractions: dict[str, float] | None = None
+    """the same by layer name, e.g. '{"conv*": 0.1}': patterns of the shell, the first that matches; layerwise scope only"""
+    exclude: list[str] | None = None
+    """layers that are not pruned and count in no quota and no density, e.g. '["shortcut*", "output"]'"""
+    scope: Literal["layerwise", "global"] | None = None
+    """compare magnitudes within each layer (default), or over all of them"""
+    rewind_step: str | None = None
+    """step whose weights the ticket starts from, e.g. 0it (initialisation, the default), 500it or 2ep"""
     reinits: int = 3
     """controls per ticket with its mask and fresh weights; 0 leaves them out"""
     shuffles: int = 1
     """controls per ticket with its weights and each layer's mask shuffled; 0 leaves them out"""
 
-    optimizer: Literal["adam", "sgd"] | None = None
+    optimizer: Literal["adam", "adamw", "sgd"] | None = None
     """how every network is trained, here and on the device"""
     learning_rate: float | None = None
-    """constant"""
-    momentum: float = 0.0
-    """of sgd alone"""
-    weight_decay: float = 0.0
-    """L2, added to the gradient"""
+    """its highest value"""
+    learning_rate_schedule: Literal["constant", "step", "cosine", "linear"] | None = None
+    """after warmup: constant (default), multiplied by learning_rate_factor at each of learning_rate_drops, or falling to 0 at
+    the end. Devices train at a constant rate"""
+    learning_rate_drops: list[str] | None = None
+    """steps at which schedule step lowers the rate, e.g. '["20000it", "25000it"]'"""
+    learning_rate_factor: float | None = None
+    """of schedule step (default: 0.1)"""
+    warmup: str | None = None
+    """first steps, in which the learning rate rises from 0: 20000it or 5ep (default: 0it)"""
+    momentum: float | None = None
+    """of sgd alone (default: 0)"""
+    nesterov: bool | None = None
+    """of sgd with momentum alone (default: false)"""
+    weight_decay: float | None = None
+    """L2, added to the gradient; of adamw apart from it (default: 0)"""
+    label_smoothing: float | None = None
+    """share of each label given to all classes alike (default: 0)"""
     batch: int | None = None
     """samples a step"""
     steps: str | None = None
-    """length of a training, always run to the end: 50000it (steps) or 20ep (epochs)"""
+    """length of a training, always run to the end: 50000it (steps) or 20ep (epochs). The warm-up, drops and rewind step of a
+    preset go with it in proportion"""
     evaluate_every: str | None = None
     """distance of two evaluations on the validation part: 100it or 1ep; the early stop is one of them, found afterwards"""
     validation: float | None = None
@@ -98,13 +141,19 @@ class Options:
     """check everything, print the plan and stop"""
 
     def resolve(self, preset: Mapping[str, Any]) -> Options:
-        """The same filled from the preset and FALLBACKS, and checked; raises UsageError naming the option."""
+        """The same filled from the preset, the method and FALLBACKS, and checked; raises UsageError naming the option."""
+        kept = {name: value for name, value in preset.items() if not self._voids(name, preset)}
+        kept = scaled(kept, preset, self.steps)
         shares = self._shares_to_target()
-        defaults = {**FALLBACKS, **preset, **shares}
-        if self.scope == "layerwise":
+        defaults = {**FALLBACKS, **METHODS[self.method], **kept, **shares}
+        scope = self.scope or defaults["scope"]
+        if scope == "layerwise":
             defaults.setdefault("output_prune_fraction", self.prune_fraction or defaults["prune_fraction"])
         else:
-            defaults.pop("output_prune_fraction", None)
+            for name in ("output_prune_fraction", "prune_fractions"):
+                defaults.pop(name, None)
+        if (self.learning_rate_schedule or defaults["learning_rate_schedule"]) == "step":
+            defaults.setdefault("learning_rate_factor", 0.1)
         if self.rounds is None and self.target_density is None:
             defaults["rounds"] = 12
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
@@ -114,9 +163,16 @@ class Options:
                 "two of them say the third; leave one out"
             )
         options = dataclasses.replace(self, **filled)
-        options._check()
-        options._check_together()
+        option_rules.check(options)
         return options
+
+    def _voids(self, name: str, preset: Mapping[str, Any]) -> bool:
+        """Whether another choice makes the preset's value of `name` void."""
+        for chosen, dependents in DEPENDENT.items():
+            value = getattr(self, chosen)
+            if name in dependents and value is not None and value != preset.get(chosen, FALLBACKS.get(chosen)):
+                return True
+        return False
 
     def _shares_to_target(self) -> dict[str, float]:
         """The share to prune a round that ends at target_density after the rounds, if both are given."""
@@ -125,7 +181,7 @@ class Options:
         if self.rounds < 1 or not 0 < self.target_density < 1:
             return {}  # refused below
         share = 1 - self.target_density ** (1 / self.rounds)
-        return {"prune_fraction": share, "output_prune_fraction": share}
+        return {"prune_fraction": share, "output_prune_fraction": share, "prune_fractions": {}}
 
     def settled(self, kept: Mapping[str, Any], has_cuda: bool) -> Options:
         """The same with what was left to the machine decided: as `kept`, the config of the run that goes on, has it, else
@@ -153,52 +209,8 @@ class Options:
             free.append("threads")
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in free}
 
-    def _check(self) -> None:
-        at_least = {"seeds": 1, "seed": 0, "split_seed": 0, "rounds": 1, "reinits": 0, "shuffles": 0}
-        at_least |= {"batch": 1, "threads": 0}
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} {value}: must be at least {least}")
-        open_shares = ("target_density", "prune_fraction", "output_prune_fraction")
-        for name in open_shares:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise UsageError(f"{name} {value}: must be between 0 and 1, e.g. 0.2")
-        if not 0 < self.filled("validation") < float("inf"):
-            raise UsageError(f"validation {self.validation}: must be a count, or a share between 0 and 1, e.g. 0.1")
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"momentum {self.momentum}: must be at least 0 and below 1")
-        for name in ("learning_rate", "weight_decay", "accuracy_tolerance"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} {getattr(self, name)}: must be a number of at least 0")
-
-    def _check_together(self) -> None:
-        """Refuses what another option would silently leave without effect."""
-        if self.scope == "global" and self.output_prune_fraction is not None:
-            raise UsageError(
-                f"output_prune_fraction {self.output_prune_fraction} with scope global: all layers share one quota there; "
-                "leave it out, or take --scope layerwise"
-            )
-        if self.optimizer == "adam" and self.momentum != 0:
-            raise UsageError(
-                f"momentum {self.momentum} with optimizer adam: only sgd has it; leave it out, or take --optimizer sgd"
-            )
-        if self.engine == "device" and self.accelerator == "cuda":
-            raise UsageError(
-                "accelerator cuda with engine device: that one trains on the CPU; leave one out, or take --engine stacked"
-            )
-
 
 def _kept(kept: Mapping[str, Any], name: str) -> Any:
     """The value of an option with `auto` in a run's config, or None if there is none that could be meant."""
     known = {"accelerator": ("cpu", "cuda"), "engine": ("stacked", "device")}
     return kept.get(name) if kept.get(name) in known[name] else None
-
-
-def parse_steps(text: str, steps_per_epoch: int, name: str) -> int:
-    """Steps of `500it` or `20ep`; raises UsageError naming the option."""
-    number, unit = text[:-2], text[-2:]
-    if unit not in ("it", "ep") or not number.isdecimal():
-        raise UsageError(f"{name} '{text}': expected steps like 500it or epochs like 20ep")
-    return int(number) * (1 if unit == "it" else steps_per_epoch)

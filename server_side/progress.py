@@ -34,7 +34,7 @@ class Progress:
 
     def show_plan(self, search: Search) -> None:
         """Says what will happen, how much of it, and where."""
-        options, recipe, ladder = search.options, search.recipe, search.ladder()
+        options, recipe, ladder = search.options, search.recipe, search.ladder.live
         self._rounds = len(ladder) - 1
         trainings = sum(search.training_count(number) for number in range(len(ladder)))
         self._total = sum(search.step_count(number) for number in range(len(ladder)))

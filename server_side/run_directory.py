@@ -29,7 +29,8 @@ CURVES = ("steps", "train_loss", "validation_loss", "validation_accuracy", "earl
 BEGUN = ("run.json",)  # what a start that was killed may leave without a config.json
 SCRATCH = re.compile(r"\..+-[0-9a-f]{16}")  # what atomic.py leaves when it is killed
 DIVERGED = "diverged_step"  # -1: it did not
-WEIGHTS = ("early", "final", "snapshot")
+WEIGHTS = ("early", "final", "masks")
+SNAPSHOT = "snapshot"  # and its step
 
 
 class RunDirectory:
@@ -115,8 +116,10 @@ class RunDirectory:
     def save(self, round_number: int, job: Job, training: Training) -> None:
         arrays: dict[str, Any] = {name: getattr(training, name) for name in CURVES}
         arrays[DIVERGED] = -1 if training.diverged_step is None else training.diverged_step
-        for kind in WEIGHTS:
-            arrays |= {f"{kind}/{name}": value for name, value in (getattr(training, kind) or {}).items()}
+        kept = {kind: getattr(training, kind) for kind in WEIGHTS}
+        kept |= {f"{SNAPSHOT}{step}": values for step, values in training.snapshots.items()}
+        for kind, values in kept.items():
+            arrays |= {f"{kind}/{name}": value for name, value in values.items()}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_file(self.round_path(round_number) / f"{job.name}.npz", buffer.getvalue())
@@ -128,12 +131,9 @@ class RunDirectory:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 curves = {name: archive[name] for name in CURVES}
                 diverged_step = int(archive[DIVERGED])
-                weights = {
-                    kind: {
-                        name.split("/", 1)[1]: archive[name] for name in archive.files if name.startswith(f"{kind}/")
-                    }
-                    for kind in WEIGHTS
-                }
+                weights: dict[str, dict[str, Any]] = {kind: {} for kind in WEIGHTS}
+                for kind, name in (key.split("/", 1) for key in archive.files if "/" in key):
+                    weights.setdefault(kind, {})[name] = archive[f"{kind}/{name}"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
         return Training(
@@ -145,7 +145,8 @@ class RunDirectory:
             final_accuracy=float(curves["final_accuracy"]),
             early=weights["early"],
             final=weights["final"],
-            snapshot=weights["snapshot"] or None,
+            snapshots={int(k[len(SNAPSHOT) :]): w for k, w in weights.items() if k.startswith(SNAPSHOT)},
+            masks=weights["masks"],
             diverged_step=None if diverged_step < 0 else diverged_step,
         )
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from export.network import Network
 from export.ticket import Ticket
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.data import Dataset, Split
 from server_side.errors import UsageError
+from server_side.ladder import ALL, Ladder, ladder
 from server_side.models import Model
 from server_side.options import Options
-from server_side.prune import LayerCollapse, Masks, prune_global, prune_layerwise, removed_count
+from server_side.prune import LayerCollapse, Masks, prune_global, prune_layerwise
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
 from server_side.stacked import StackedEngine
@@ -33,11 +33,13 @@ STACK_SIZE = 64
 
 @dataclass(frozen=True)
 class Round:
-    """One density: what was trained there and the masks it was trained with. Round 0 is dense."""
+    """One density: what was trained there, the masks it was trained with and the weights, of all positions, that its
+    tickets started from, by seed. Round 0 is dense."""
 
     number: int
     density: float
     masks: dict[int, Masks]
+    start: dict[int, Values]
     trainings: dict[str, Training]
     measured: dict[str, Measured]
 
@@ -69,62 +71,54 @@ class Search:
     def run(self, after_round: Callable[[list[Round]], None] = lambda rounds: None) -> list[Round]:
         """All rounds, the dense one first; finished trainings are taken from the run directory. Calls `after_round` with
         the rounds so far. Raises UsageError where a dense network or a ticket diverges; a control may."""
-        theta0 = {seed: self.theta(seed) for seed in self.seeds}
-        everything = {name: np.ones(shape, np.bool_) for name, shape in _prunable_shapes(self.model.network).items()}
-        masks = dict.fromkeys(self.seeds, everything)
-        snapshot = self.rewind_step or None
-        dense_jobs = [Job(seed, "dense", 0, theta0[seed], masks[seed], snapshot_step=snapshot) for seed in self.seeds]
-        rounds = [self._round(0, dense_jobs, masks, None)]
+        rounds = [self._dense_round()]
         after_round(rounds)
-        dense = {seed: rounds[0].trainings[f"seed{seed}-dense"] for seed in self.seeds}
-        rewind = {seed: self._rewind(dense[seed], theta0[seed]) for seed in self.seeds}
-        deciding = {seed: dense[seed].final for seed in self.seeds}
-        for number in range(1, len(self.ladder())):
+        for number in range(1, len(self.ladder.rungs)):
             try:
-                masks = {seed: self._prune(deciding[seed], masks[seed]) for seed in self.seeds}
+                masks = {seed: self._prune(self._deciding(rounds, seed), rounds[-1].masks[seed]) for seed in self.seeds}
             except LayerCollapse as collapse:
                 if number == 1:
                     raise UsageError(f"{collapse}; take a smaller prune_fraction") from collapse
                 break
-            rounds.append(self._round(number, list(self._jobs(rewind, masks, number)), masks, rounds[0]))
+            rounds.append(self._pruned_round(rounds, number, masks))
             after_round(rounds)
-            if self.options.schedule == "iterative":
-                deciding = {seed: rounds[-1].trainings[f"seed{seed}-ticket"].final for seed in self.seeds}
             if self.options.until_accuracy_falls and self._has_fallen(rounds[-1]):
                 break
         return rounds
+
+    def _dense_round(self) -> Round:
+        everything = {name: np.ones(shape, np.bool_) for name, shape in self.ladder.shapes.items()}
+        start = {seed: self.theta(seed) for seed in self.seeds}
+        kept = (self.rewind_step,) if self.rewind_step else ()
+        jobs = [Job(seed, "dense", 0, start[seed], everything, snapshot_steps=kept) for seed in self.seeds]
+        return self._round(0, jobs, dict.fromkeys(self.seeds, everything), start, {})
+
+    def _pruned_round(self, rounds: list[Round], number: int, masks: dict[int, Masks]) -> Round:
+        """Its tickets start from weights of the rewind step or from those that decided their masks."""
+        rewinds = self.options.retrain == "weights"
+        start = {s: self._rewound(rounds, s) if rewinds else self._deciding(rounds, s) for s in self.seeds}
+        dense = {"dense": rounds[0].measured["dense"]}
+        return self._round(number, list(self._jobs(start, masks, number)), masks, start, dense)
+
+    def _deciding(self, rounds: list[Round], seed: int) -> Values:
+        """The trained weights whose magnitudes say what goes next."""
+        if len(rounds) > 1 and self.options.method == "iterative":
+            return rounds[-1].trainings[f"seed{seed}-ticket"].final
+        return rounds[0].trainings[f"seed{seed}-dense"].final
+
+    def _rewound(self, rounds: list[Round], seed: int) -> Values:
+        if self.rewind_step == 0:
+            return rounds[0].start[seed]
+        return rounds[0].trainings[f"seed{seed}-dense"].snapshots[self.rewind_step]
 
     def theta(self, seed: int) -> Values:
         """The initial weights of replicate `seed`."""
         return {name: value.numpy() for name, value in self.model.initial_weights(derive(seed, "init")).items()}
 
-    def ladder(self) -> list[int]:
-        """Live weights after each round, the dense count first."""
-        sizes = {name: int(np.prod(shape)) for name, shape in _prunable_shapes(self.model.network).items()}
-        total = sum(sizes.values())
-        ladder = [total]
-        limit = self.options.target_density
-        while len(ladder) <= (self.options.rounds or 10_000):
-            if self.options.rounds is None and limit is not None and ladder[-1] <= limit * total:
-                break
-            if self.options.scope == "global":
-                after = {"all": sum(sizes.values())}
-                after["all"] -= removed_count(after["all"], self._fraction())
-            else:
-                after = {name: n - removed_count(n, self._fractions()[name]) for name, n in sizes.items()}
-            if after == sizes:
-                break
-            sizes = after
-            ladder.append(sum(sizes.values()))
-        return ladder
-
-    def emptied_layer(self) -> str | None:
-        """A layer that the first round would leave without a weight, as far as that is known before training."""
-        if self.options.scope == "global":
-            return None
-        shapes, fractions = _prunable_shapes(self.model.network), self._fractions()
-        sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
-        return next((name for name, size in sizes.items() if removed_count(size, fractions[name]) == size), None)
+    @functools.cached_property
+    def ladder(self) -> Ladder:
+        """Live weights after each round."""
+        return ladder(self.model.network, self.options)
 
     def untrainable(self) -> str | None:
         """What in the network or recipe this search cannot train, and what to do about it; None if it can train all."""
@@ -133,8 +127,6 @@ class Search:
             return (
                 "an embedding reads whole numbers, but a search trains on normalised samples; leave the embedding out"
             )
-        if not self.on_device_engine and (stuck := sorted(operators & {"batch_norm", "dropout"})):
-            return f"engine {self.options.engine}: the stacked engine cannot train {stuck[0]}; take --engine device"
         if self.on_device_engine and self._unfit is not None:
             return f"{self._unfit}; the device engine trains by the same format, so take --engine stacked"
         return None
@@ -160,36 +152,22 @@ class Search:
         rewound = 0 if number == 0 else 1 + self.options.shuffles
         return self.training_count(number) * self.recipe.steps - self.options.seeds * rewound * self.rewind_step
 
-    def _fraction(self) -> float:
-        """Share of the live weights that a round removes."""
-        return float(self.options.filled("prune_fraction"))
-
-    def _fractions(self) -> dict[str, float]:
-        """The same by layer, in layerwise scope."""
-        *inner, output = self.model.network.prunable
-        return {**dict.fromkeys(inner, self._fraction()), output: float(self.options.filled("output_prune_fraction"))}
-
-    def _rewind(self, dense: Training, theta0: Values) -> Values:
-        if self.rewind_step == 0:
-            return theta0
-        if dense.snapshot is None:
-            raise RuntimeError(f"the dense training has no weights of step {self.rewind_step}")
-        return dense.snapshot
-
     def _prune(self, weights: Values, masks: Masks) -> Masks:
-        if self.options.scope == "global":
-            return prune_global(weights, masks, self._fraction(), self.model.network.prunable)
-        return prune_layerwise(weights, masks, self._fractions())
+        if self.ladder.is_global:
+            return prune_global(weights, masks, self.ladder.fractions[ALL], tuple(self.ladder.shapes))
+        return prune_layerwise(weights, masks, self.ladder.fractions)
 
-    def _jobs(self, rewind: dict[int, Values], masks: dict[int, Masks], number: int) -> Iterable[Job]:
-        """The tickets of a round and their controls, all with the budget of the dense network.
+    def _jobs(self, start: dict[int, Values], masks: dict[int, Masks], number: int) -> Iterable[Job]:
+        """The tickets of a round, from the weights `start`, and their controls, all with the budget of the dense network.
 
         A ticket starts from the dense weights of the rewind step k and trains from there to the end: k steps went into its
         weights before. So did they into a shuffle's, which starts from the same weights. A reinit's fresh weights have no
         step behind them: it starts at step 0 and trains k steps more (in open_lth: `start_at_step_zero`).
         """
+        first, held = self.rewind_step, self.options.retrain == "fine-tune"
         for seed in self.seeds:
-            yield Job(seed, "ticket", 0, apply_masks(rewind[seed], masks[seed]), masks[seed], self.rewind_step)
+            masked = apply_masks(start[seed], masks[seed])
+            yield Job(seed, "ticket", 0, masked, masks[seed], first, holds_rate=held)
         for seed in self.seeds:
             for index in range(self.options.reinits):
                 fresh = self.model.initial_weights(derive(seed, "reinit", number, index))
@@ -197,16 +175,24 @@ class Search:
                 yield Job(seed, "reinit", index, values, masks[seed])
             for index in range(self.options.shuffles):
                 shuffled = shuffle_masks(masks[seed], generator(seed, "shuffle", number, index))
-                yield Job(seed, "shuffle", index, apply_masks(rewind[seed], shuffled), shuffled, self.rewind_step)
+                masked = apply_masks(start[seed], shuffled)
+                yield Job(seed, "shuffle", index, masked, shuffled, first, holds_rate=held)
 
-    def _round(self, number: int, jobs: list[Job], masks: dict[int, Masks], dense: Round | None) -> Round:
+    def _round(
+        self,
+        number: int,
+        jobs: list[Job],
+        masks: dict[int, Masks],
+        start: dict[int, Values],
+        measured: Mapping[str, Measured],
+    ) -> Round:
+        """Trains `jobs`; `measured` is what is known of the round without them."""
         trainings = self._trained(number, jobs)
-        measured = {} if dense is None else {"dense": dense.measured["dense"]}
-        for kind in dict.fromkeys(job.kind for job in jobs):
-            measured[kind] = measure(
-                [[trainings[j.name] for j in jobs if j.kind == kind and j.seed == s] for s in self.seeds]
-            )
-        return Round(number, _density(masks), masks, trainings, measured)
+        kinds = {
+            kind: measure([[trainings[j.name] for j in jobs if (j.kind, j.seed) == (kind, s)] for s in self.seeds])
+            for kind in dict.fromkeys(job.kind for job in jobs)
+        }
+        return Round(number, _density(masks), masks, start, trainings, {**measured, **kinds})
 
     def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
@@ -263,13 +249,12 @@ class Search:
         gap = last.measured["dense"].validation_accuracy.mean() - last.measured["ticket"].validation_accuracy.mean()
         return bool(gap > self.tolerance)
 
-    def ticket(self, chosen: Round, rewind_of: Round, card: dict[str, object]) -> Ticket:
+    def ticket(self, chosen: Round, card: dict[str, object]) -> Ticket:
         """The chosen round's ticket of the seed with the best validation accuracy, ready to export."""
         seed = self.best_seed(chosen)
-        start = self._rewind(rewind_of.trainings[f"seed{seed}-dense"], self.theta(seed))
         masks = chosen.masks[seed]
         early = chosen.trainings[f"seed{seed}-ticket"].early
-        return Ticket(self.model.network, apply_masks(start, masks), masks, early, card)
+        return Ticket(self.model.network, apply_masks(chosen.start[seed], masks), masks, early, card)
 
     def best_seed(self, chosen: Round) -> int:
         return int(self.seeds[int(np.argmax(chosen.measured["ticket"].validation_accuracy))])
@@ -301,16 +286,11 @@ def _figure(training: Training, name: str) -> float:
 
 
 def _stacks(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs that are trained as one program: of the same first step, at most STACK_SIZE together."""
-    by_start: dict[int, list[Job]] = defaultdict(list)
+    """Jobs that are trained as one program: of the same steps and rates, at most STACK_SIZE together."""
+    by_start: dict[tuple[int, bool], list[Job]] = defaultdict(list)
     for job in jobs:
-        by_start[job.first_step].append(job)
+        by_start[job.first_step, job.holds_rate].append(job)
     return [group[i : i + STACK_SIZE] for group in by_start.values() for i in range(0, len(group), STACK_SIZE)]
-
-
-def _prunable_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    shapes = network.parameter_shapes
-    return {name: shapes[name] for name in network.prunable}
 
 
 def _density(masks: dict[int, Masks]) -> float:

@@ -1,4 +1,4 @@
-"""Trains many replicas of one network as a single batched program: torch.func over parameters stacked on a new axis.
+"""Trains stacks of jobs, up to 64 replicas as one batched PyTorch program, on a GPU or a CPU.
 
 Pruned weights stay exactly 0: their gradients are masked before the optimizer sees them, so neither momentum nor weight
 decay can move them. Goes on from its own checkpoint to the same bits; never regroups a stack that was begun. A control that
@@ -7,22 +7,24 @@ diverges stays in its stack, as NaN, and touches no other replica.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call, grad_and_value, vmap
-from torch.nn import functional as F
 
 from export.atomic import write_file
 from server_side.controls import Values
 from server_side.data import Split
 from server_side.models import Model
-from server_side.seeds import BatchOrder
+from server_side.schedule import learning_rates
+from server_side.seeds import BatchOrder, derive
+from server_side.stacked_program import Stack, StackedProgram
 from server_side.training import (
     ADAM_BETAS,
     ADAM_EPSILON,
@@ -36,30 +38,25 @@ from server_side.training import (
     evaluation_steps,
 )
 
-Stack = dict[str, torch.Tensor]
-EVALUATION_BATCH = 1000
-
 
 class StackedEngine:
     """Keeps the data on `device` and trains stacks of jobs there. Jobs of one stack share their step range."""
 
     def __init__(self, model: Model, split: Split, recipe: Recipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        self.module = model.factory().to(device)
-        self.x = torch.from_numpy(split.x_train).to(device)
-        self.y = torch.from_numpy(split.y_train).to(device)
-        self.validation = (
-            torch.from_numpy(split.x_validation).to(device),
-            torch.from_numpy(split.y_validation).to(device),
+        self.program = StackedProgram(model.factory().to(device), label_smoothing=recipe.label_smoothing)
+        self.train_part, self.validation, self.test = (
+            (torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
+            for x, y in (
+                (split.x_train, split.y_train),
+                (split.x_validation, split.y_validation),
+                (split.x_test, split.y_test),
+            )
         )
-        self.test = (torch.from_numpy(split.x_test).to(device), torch.from_numpy(split.y_test).to(device))
-        self._gradients = vmap(grad_and_value(self._loss))
-
-    def _loss(self, parameters: Stack, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(functional_call(self.module, parameters, (x,)), y)
 
     def train(self, jobs: list[Job], checkpoint: Path, watch: Watch) -> list[Training]:
-        """Trains `jobs` to the end, or saves to `checkpoint` and raises Interrupted; an old checkpoint there is taken up."""
+        """Trains `jobs`, of one step range, to the end, or saves to `checkpoint` and raises Interrupted; an old checkpoint
+        there is taken up."""
         run = _Run(self, jobs)
         if run.restore(checkpoint):
             watch.advanced(len(jobs) * (run.step - jobs[0].first_step), float("nan"), float("nan"))
@@ -75,71 +72,67 @@ class StackedEngine:
         run.save(checkpoint)  # the caller saves the trainings one by one and may be killed in between
         return run.trainings()
 
-    def evaluate(self, parameters: Stack, part: tuple[torch.Tensor, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean loss and accuracy of every replica on `part`, (replicas,) float64 each."""
-        x, y = part
-        loss = torch.zeros(len(next(iter(parameters.values()))), dtype=torch.float64, device=self.device)
-        hits = torch.zeros_like(loss)
-        forward = vmap(lambda parameters, x: functional_call(self.module, parameters, (x,)), in_dims=(0, None))
-        with torch.no_grad():
-            for start in range(0, len(x), EVALUATION_BATCH):
-                labels = y[start : start + EVALUATION_BATCH]
-                logits = forward(parameters, x[start : start + EVALUATION_BATCH])
-                losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
-                loss += losses.view(len(logits), -1).double().sum(1)
-                hits += (logits.argmax(2) == labels).double().sum(1)
-        return (loss / len(x)).cpu().numpy(), (hits / len(x)).cpu().numpy()
-
 
 class _Run:
-    """The state of one stack: parameters, moments, best weights so far, curves, and the step they stand at."""
+    """The state of one stack; `advance` makes a step of every replica."""
 
     def __init__(self, engine: StackedEngine, jobs: list[Job]) -> None:
         self.engine, self.jobs, recipe = engine, jobs, engine.recipe
         self.step = jobs[0].first_step
-        self.parameters = {
-            name: nn.Parameter(self._stacked([job.start[name] for job in jobs])) for name in jobs[0].start
-        }
+        start = {name: self._stacked([job.start[name] for job in jobs]) for name in jobs[0].start}
+        self.parameters = {name: nn.Parameter(start[name]) for name in engine.program.trained}
+        self.buffers = {name: value for name, value in start.items() if name not in self.parameters}
         self.masks = {
             name: self._stacked([job.masks[name].astype(np.float32) for job in jobs])
             for name in jobs[0].masks
             if not all(job.masks[name].all() for job in jobs)
         }
         self.optimizer = self._optimizer(recipe)
-        self.orders = {job.seed: BatchOrder(job.seed, len(engine.x), recipe.batch) for job in jobs}
+        self.orders = {
+            job.order_seed: BatchOrder(job.order_seed, len(engine.train_part[0]), recipe.batch) for job in jobs
+        }
+        self.rates = learning_rates(recipe, self.step, recipe.steps, held=jobs[0].holds_rate)
         self.evaluations = evaluation_steps(recipe, self.step)
         self._due = frozenset(self.evaluations)
         self.curves: dict[str, list[Any]] = {"train_loss": [], "validation_loss": [], "validation_accuracy": []}
         self.lowest = np.full(len(jobs), np.inf)
         self.diverged = np.full(len(jobs), -1)  # the step at which it was noticed
-        self.early = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.snapshot: Stack | None = None
+        self.early = self._copy()
+        self.snapshots: dict[int, Stack] = {}
         self._loss_sum = torch.zeros(len(jobs), device=engine.device)
         self._loss_count = 0
         self._visit()
+
+    @property
+    def values(self) -> Stack:
+        """Parameters and buffers as they are; not copies."""
+        return {**{name: p.detach() for name, p in self.parameters.items()}, **self.buffers}
+
+    def _copy(self) -> Stack:
+        return {name: value.clone() for name, value in self.values.items()}
 
     def _stacked(self, arrays: list[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self.engine.device)
 
     def _optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
-        values = list(self.parameters.values())
-        if recipe.optimizer == "adam":
-            return torch.optim.Adam(
-                values, recipe.learning_rate, ADAM_BETAS, ADAM_EPSILON, weight_decay=recipe.weight_decay, fused=True
+        values, rate, decay = list(self.parameters.values()), recipe.learning_rate, recipe.weight_decay
+        if recipe.optimizer == "sgd":
+            return torch.optim.SGD(
+                values, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=True
             )
-        return torch.optim.SGD(
-            values, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-        )
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        return kind(values, rate, ADAM_BETAS, ADAM_EPSILON, weight_decay=decay, fused=True)
 
     def advance(self, watch: Watch) -> None:
         """One step of every replica, and the evaluation if one is due."""
-        per_seed = {seed: order.indices(self.step) for seed, order in self.orders.items()}
-        index = torch.from_numpy(np.stack([per_seed[job.seed] for job in self.jobs])).to(self.engine.device)
+        x, y = self._batch()
         detached = {name: p.detach() for name, p in self.parameters.items()}
-        gradients, loss = self.engine._gradients(detached, self.engine.x[index], self.engine.y[index])
+        with self._drawing():
+            gradients, self.buffers, loss = self.engine.program.gradients(detached, self.buffers, x, y)
         for name, parameter in self.parameters.items():
             mask = self.masks.get(name)
             parameter.grad = gradients[name] if mask is None else gradients[name] * mask
+        self.optimizer.param_groups[0]["lr"] = float(self.rates[self.step - self.jobs[0].first_step])
         self.optimizer.step()
         self.step += 1
         self._loss_sum += loss.detach()
@@ -152,14 +145,31 @@ class _Run:
             )
         watch.advanced(len(self.jobs), float("nan"), float("nan"))
 
+    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of this step, a batch a replica."""
+        per_seed = {seed: order.indices(self.step) for seed, order in self.orders.items()}
+        index = torch.from_numpy(np.stack([per_seed[job.order_seed] for job in self.jobs])).to(self.engine.device)
+        x, y = self.engine.train_part
+        return x[index], y[index]
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Dropout draws by the stack's first replica and the step, so that nothing needs to be kept."""
+        if not self.engine.program.draws:
+            yield
+            return
+        devices = [self.engine.device] if self.engine.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive(self.jobs[0].order_seed, "dropout", self.step))
+            yield
+
     def _visit(self) -> bool:
-        """Evaluates, keeps the best weights and the snapshot, where this step asks for it."""
-        if self.step == self.jobs[0].snapshot_step:
-            self.snapshot = {name: p.detach().clone() for name, p in self.parameters.items()}
+        """Evaluates, keeps the best weights and a snapshot, where this step asks for it."""
+        if self.step in self.jobs[0].snapshot_steps:
+            self.snapshots[self.step] = self._copy()
         if self.step not in self._due:
             return False
-        detached = {name: p.detach() for name, p in self.parameters.items()}
-        loss, accuracy = self.engine.evaluate(detached, self.engine.validation)
+        loss, accuracy = self.engine.program.evaluate(self.values, self.engine.validation)
         for position in np.flatnonzero(~np.isfinite(loss) & (self.diverged < 0)):
             if not self.jobs[position].is_control:
                 raise diverged(self.jobs[position], self.step, self.engine.recipe)
@@ -167,7 +177,7 @@ class _Run:
         better = (loss < self.lowest) & (self.diverged < 0)
         self.lowest = np.where(better, loss, self.lowest)
         for position in np.flatnonzero(better):
-            for name, value in detached.items():
+            for name, value in self.values.items():
                 self.early[name][position] = value[position]
         train_loss = self._loss_sum.double().cpu().numpy() / max(self._loss_count, 1)
         self.curves["train_loss"].append(train_loss if self._loss_count else np.full(len(self.jobs), np.nan))
@@ -185,12 +195,13 @@ class _Run:
             "jobs": [job.name for job in self.jobs],
             "step": self.step,
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "buffers": self.buffers,
             "optimizer": self.optimizer.state_dict(),
             "curves": {name: torch.from_numpy(np.array(rows)) for name, rows in self.curves.items()},
             "lowest": torch.from_numpy(self.lowest),
             "diverged": torch.from_numpy(self.diverged),
             "early": self.early,
-            "snapshot": self.snapshot,
+            "snapshots": self.snapshots,
             "loss_sum": self._loss_sum,
             "loss_count": self._loss_count,
         }
@@ -202,26 +213,27 @@ class _Run:
         """False, and nothing changed, if there is no checkpoint of these replicas or it is damaged."""
         try:
             state = torch.load(path, map_location=self.engine.device, weights_only=True)
-            if state["jobs"] != [job.name for job in self.jobs] or "diverged" not in state:
+            if state["jobs"] != [job.name for job in self.jobs] or "snapshots" not in state:
                 return False
         except Exception:  # torch raises many kinds for damaged files
             return False
         self.step = state["step"]
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state["parameters"][name])
+        self.buffers = state["buffers"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.curves = {name: list(rows.cpu().numpy()) for name, rows in state["curves"].items()}
         self.lowest, self.diverged = state["lowest"].cpu().numpy(), state["diverged"].cpu().numpy()
-        self.early, self.snapshot = state["early"], state["snapshot"]
+        self.early, self.snapshots = state["early"], state["snapshots"]
         self._loss_sum, self._loss_count = state["loss_sum"], state["loss_count"]
         return True
 
     def trainings(self) -> list[Training]:
         """Tests every replica at its early stop and at the end; controls leave their weights behind. Raises RuntimeError if
         a pruned weight has moved."""
-        final = {name: p.detach() for name, p in self.parameters.items()}
-        _, early_accuracy = self.engine.evaluate(self.early, self.engine.test)
-        _, final_accuracy = self.engine.evaluate(final, self.engine.test)
+        final = self.values
+        _, early_accuracy = self.engine.program.evaluate(self.early, self.engine.test)
+        _, final_accuracy = self.engine.program.evaluate(final, self.engine.test)
         sound = torch.from_numpy(self.diverged < 0).to(self.engine.device)
         for name, mask in self.masks.items():
             if torch.any(final[name][sound][mask[sound] == 0] != 0):
@@ -230,12 +242,14 @@ class _Run:
         return [
             Training(
                 steps=np.array(self.evaluations),
-                **{name: np.array(rows)[:, position] for name, rows in self.curves.items()},
+                train_loss=np.array(self.curves["train_loss"])[:, position],
+                validation_loss=np.array(self.curves["validation_loss"])[:, position],
+                validation_accuracy=np.array(self.curves["validation_accuracy"])[:, position],
                 early_accuracy=float(early_accuracy[position]),
                 final_accuracy=float(final_accuracy[position]),
                 early={} if job.is_control else _of(self.early, position),
                 final={} if job.is_control else _of(final, position),
-                snapshot=None if self.snapshot is None or job.is_control else _of(self.snapshot, position),
+                snapshots={} if job.is_control else {s: _of(stack, position) for s, stack in self.snapshots.items()},
                 diverged_step=int(self.diverged[position]) if self.diverged[position] >= 0 else None,
             )
             for position, job in enumerate(self.jobs)

@@ -30,7 +30,7 @@ def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, A
     chosen = _choose(search, rounds)
     judged = _judged(search, rounds)
     card = _card(search, chosen, judged[chosen.number])
-    ticket = search.ticket(chosen, rounds[0], card)
+    ticket = search.ticket(chosen, card)
     path = _save(ticket, search.directory.path / "ticket")
     result: dict[str, Any] = {
         "complete": True,
@@ -64,7 +64,7 @@ def record(search: Search, rounds: list[Round]) -> None:
     if known < len(rounds):
         judged = _judged(search, rounds)
         rows = [_round(search, r, judged.get(r.number)) for r in rounds]
-        planned = len(search.ladder()) - 1
+        planned = len(search.ladder.rungs) - 1
         _write_results(
             search, {"complete": False, "rounds_planned": planned, "rounds": rows, "run": _circumstances(search)}
         )
@@ -72,7 +72,7 @@ def record(search: Search, rounds: list[Round]) -> None:
 
 def plan(search: Search) -> dict[str, Any]:
     """What a search will do and write: what --dry-run --json prints."""
-    ladder, path = search.ladder(), search.directory.path
+    ladder, path = search.ladder.live, search.directory.path
     rows = [
         {
             "round": number,

@@ -7,8 +7,9 @@ A control may diverge: it has failed, has no figures, and the search goes on; a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from server_side.controls import Values
 from server_side.errors import UsageError
 from server_side.prune import Masks
+from server_side.seeds import derive
 
-Kind = Literal["dense", "ticket", "reinit", "shuffle"]
+WITH_WEIGHTS = ("dense", "ticket", "mask")  # the kinds of trainings whose weights are needed afterwards
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 CHECKPOINT_SECONDS = 60.0  # an engine saves what is under way about that often, and when it is asked to stop
@@ -29,7 +31,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every network of a search is trained."""
+    """How every network of a search is trained; `schedule`, `drops`, `factor` and `warmup` as in schedule.py, in steps."""
 
     optimizer: str
     learning_rate: float
@@ -38,9 +40,20 @@ class Recipe:
     batch: int
     steps: int
     evaluate_every: int
+    nesterov: bool = False
+    label_smoothing: float = 0.0
+    schedule: str = "constant"
+    drops: tuple[int, ...] = ()
+    factor: float = 0.1
+    warmup: int = 0
+
+    @property
+    def has_constant_rate(self) -> bool:
+        return self.schedule == "constant" and self.warmup == 0
 
     def to_card(self, epochs: int) -> dict[str, str | int | float]:
-        """The recipe as a ticket's card tells it to devices."""
+        """The recipe as a ticket's card tells it to devices: at a constant rate, since a schedule of the search is of
+        steps that a device never makes."""
         return {
             "optimizer": self.optimizer,
             "batch": self.batch,
@@ -51,25 +64,38 @@ class Recipe:
             "beta2": ADAM_BETAS[1],
             "epsilon": ADAM_EPSILON,
             "epochs": epochs,
+            **({"nesterov": True} if self.nesterov else {}),
+            **({"label_smoothing": self.label_smoothing} if self.label_smoothing else {}),
         }
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a replica, the weights it starts from (pruned ones 0), its masks, and the step it starts at."""
+    """One training: a replica, the weights it starts from (pruned ones 0), its masks, and the step it starts at.
+
+    `snapshot_steps` are steps whose weights are kept; `holds_rate`: every step at the rate of the recipe's last;
+    `order`: another order of batches (and other dropout) than that which all trainings of the seed share.
+    """
 
     seed: int
-    kind: Kind
+    kind: str
     index: int
     start: Values
     masks: Masks
     first_step: int = 0
-    snapshot_step: int | None = None
+    snapshot_steps: tuple[int, ...] = ()
+    holds_rate: bool = False
+    order: int = 0
 
     @property
     def is_control(self) -> bool:
         """Its figures are all that is needed: nothing is made of its weights, and nothing hangs on its success."""
-        return self.kind in ("reinit", "shuffle")
+        return self.kind not in WITH_WEIGHTS
+
+    @property
+    def order_seed(self) -> int:
+        """Of its batches, augmentation and dropout."""
+        return self.seed if self.order == 0 else derive(self.seed, "order", self.order)
 
     @property
     def name(self) -> str:
@@ -80,8 +106,8 @@ class Job:
 class Training:
     """The outcome of a job. `steps` (evaluations,) counts from initialisation; accuracies are fractions of 1.
 
-    `early` and `final` hold the weights at the early stop and at the end, `snapshot` those at the job's snapshot step; of a
-    control there are none. A control that diverged has NaN for figures, in the curves from `diverged_step` on, by which
+    `early` and `final` hold the weights at the early stop and at the end, `snapshots` those at the job's snapshot steps; of
+    a control there are none. `masks` are those that a training with a moving mask ended with. A control that diverged has NaN for figures, in the curves from `diverged_step` on, by which
     step its loss was no longer finite.
     """
 
@@ -93,7 +119,8 @@ class Training:
     final_accuracy: float
     early: Values
     final: Values
-    snapshot: Values | None = None
+    snapshots: Mapping[int, Values] = field(default_factory=dict)
+    masks: Masks = field(default_factory=dict)
     diverged_step: int | None = None
 
     @property

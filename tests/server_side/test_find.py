@@ -149,10 +149,18 @@ BAD: list[tuple[list[str], str]] = [
     (["--data", "no.such.module:function"], "No module named"),
     (["--model", "resnet-9000"], "expected one of lenet-300-100"),
     (["--model", "tests.server_side.test_find:unsupported"], "module '1' (SiLU): aten.silu"),
-    (["--model", "tests.server_side.test_find:normed"], "engine stacked: the stacked engine cannot train batch_norm"),
-    (["--model", "tests.server_side.test_find:frozen"], "cannot train batch_norm; take --engine device"),
-    (["--model", "tests.server_side.test_find:dropping"], "cannot train dropout; take --engine device"),
     (["--model", "tests.server_side.test_find:reading"], "an embedding reads whole numbers, but a search trains on"),
+    (["--nesterov"], "nesterov True with optimizer adam: only sgd has it"),
+    (["--optimizer", "sgd", "--nesterov"], "nesterov true with momentum 0"),
+    (["--learning-rate-schedule", "step"], "step without learning_rate_drops; give the steps"),
+    (["--learning-rate-drops", '["20it"]'], "only step has drops; leave it out"),
+    (["--learning-rate-schedule", "step", "--learning-rate-drops", '["60it"]'], "must rise, lie after the warm-up"),
+    (["--warmup", "60it"], "warmup 60it: must rise, lie after"),
+    (["--exclude", '["fc9"]'], "exclude 'fc9': no layer that can be pruned has such a name; there are fc1, fc2, out"),
+    (["--exclude", '["*"]'], "no layer is left to prune"),
+    (["--prune-fractions", '{"conv*": 0.1}'], "prune_fractions 'conv*': no layer that can be pruned"),
+    (["--prune-fractions", '{"fc1": 1.0}'], "prune_fractions fc1 1.0: must be between 0 and 1"),
+    (["--scope", "global", "--prune-fractions", '{"fc1": 0.1}'], "all layers share one quota there"),
     (["--model", "tests.server_side.test_find:reading", "--engine", "device"], "leave the embedding out"),
     (["--model", "tests.server_side.test_find:too_many_outputs"], "7 outputs, but the data has 4 classes"),
     (["--steps", "many"], "expected steps like 500it"),
@@ -323,7 +331,7 @@ def test_kernels_are_pruned_like_any_weight(tmp_path: Path) -> None:
     halves: dict[str, Any] = {"prune_fraction": 0.5, "output_prune_fraction": 0.5}
     small = search(tmp_path, model=model, data=data, steps="200it", learning_rate=0.01, **halves)
     rounds = small.run()
-    ticket = small.ticket(rounds[-1], rounds[0], {})
+    ticket = small.ticket(rounds[-1], {})
     assert {name: (mask.shape, int(mask.sum())) for name, mask in ticket.masks.items()} == {
         "0.weight": ((4, 2, 3), 6),
         "4.weight": ((4, 20), 20),
@@ -346,7 +354,7 @@ def test_running_statistics_travel_with_the_weights(tmp_path: Path) -> None:
     """The device engine moves them, and a ticket has those of its rewind step and those after training."""
     small = search(tmp_path, model=f"{__name__}:normed", engine="device", rounds=1, rewind_step="10it")
     rounds = small.run()
-    ticket = small.ticket(rounds[-1], rounds[0], {})
+    ticket = small.ticket(rounds[-1], {})
     assert ticket.trained is not None
     fresh = small.theta(small.best_seed(rounds[-1]))["1.running_var"]
     rewound, trained = ticket.init["1.running_var"], ticket.trained["1.running_var"]
@@ -398,11 +406,11 @@ def test_bad_data_is_named(
 
 
 def test_options_of_the_ladder(tmp_path: Path) -> None:
-    assert search(tmp_path / "a", rounds=None, target_density=0.3).ladder()[-1] <= 0.3 * 480
-    ladder = search(tmp_path / "b", rounds=4, target_density=0.1).ladder()
+    assert search(tmp_path / "a", rounds=None, target_density=0.3).ladder.live[-1] <= 0.3 * 480
+    ladder = search(tmp_path / "b", rounds=4, target_density=0.1).ladder.live
     assert len(ladder) == 5
     assert ladder[-1] / 480 == pytest.approx(0.1, abs=0.01)
-    ladder = search(tmp_path / "c", rounds=3, scope="global").ladder()
+    ladder = search(tmp_path / "c", rounds=3, scope="global").ladder.live
     assert ladder == [480, 384, 307, 246]
 
 
@@ -418,7 +426,7 @@ def test_until_accuracy_falls_stops(tmp_path: Path) -> None:
 
 
 def test_oneshot_takes_every_mask_from_the_dense_weights(tmp_path: Path) -> None:
-    small = search(tmp_path, schedule="oneshot", rounds=2)
+    small = search(tmp_path, method="oneshot", rounds=2)
     rounds = small.run()
     dense = rounds[0].trainings["seed0-dense"].final["fc1.weight"]
     mask = rounds[2].masks[0]["fc1.weight"]

@@ -163,3 +163,105 @@ def test_the_recipe_counts_epochs_in_steps(tmp_path: Path) -> None:
     small = search(tmp_path, steps="3ep", evaluate_every="1ep")
     recipe, rewind_step = _recipe(small.options, 256)
     assert (recipe.steps, recipe.evaluate_every, rewind_step) == (48, 16, 0)
+
+
+def normed() -> torch.nn.Module:
+    """Batch norm, whose statistics run, before and after a layer that is pruned."""
+    first, last = torch.nn.Linear(20, 16), torch.nn.Linear(16, 4)
+    return torch.nn.Sequential(torch.nn.BatchNorm1d(20), first, torch.nn.BatchNorm1d(16), torch.nn.ReLU(), last)
+
+
+def frozen() -> torch.nn.Module:
+    """A batch norm that does not follow its batches."""
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(20), torch.nn.Linear(20, 16), torch.nn.Linear(16, 4))
+    module[0].eval()
+    return module
+
+
+def dropping() -> torch.nn.Module:
+    layers = torch.nn.Linear(20, 16), torch.nn.ReLU(), torch.nn.Dropout(0.4), torch.nn.Linear(16, 4)
+    return torch.nn.Sequential(*layers)
+
+
+def test_replicas_with_batch_norm_train_alone_and_as_on_the_device(tmp_path: Path) -> None:
+    """Running statistics of each replica are its own, and those of the device's runtime."""
+    settings: dict[str, Any] = {"model": f"{__name__}:normed", "rounds": 1, "optimizer": "sgd", "learning_rate": 0.05}
+    stacked = search(tmp_path / "stacked", **settings).run()
+    alone = search(tmp_path / "alone", seeds=1, **settings).run()
+    device = search(tmp_path / "device", engine="device", **settings).run()
+    for number, name in ((0, "seed0-dense"), (1, "seed0-ticket")):
+        one, other, third = (rounds[number].trainings[name] for rounds in (stacked, alone, device))
+        assert "0.running_var" in one.final
+        assert (one.final["2.running_mean"] != 0).all()
+        for parameter, value in one.final.items():
+            np.testing.assert_allclose(other.final[parameter], value, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(third.final[parameter], value, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(third.validation_loss, one.validation_loss, rtol=1e-4)
+
+
+def test_a_frozen_batch_norm_stays_as_it_is(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"model": f"{__name__}:frozen", "rounds": 1}
+    for engine in ("stacked", "device"):
+        final = search(tmp_path / engine, engine=engine, **settings).run()[0].trainings["seed0-dense"].final
+        assert (final["0.running_mean"] == 0).all()
+        assert (final["0.weight"] != 1).all()
+
+
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+def test_dropout_is_drawn_anew_for_every_step_and_seed_and_a_resumed_run_draws_the_same(
+    tmp_path: Path, engine: str
+) -> None:
+    settings: dict[str, Any] = {"model": f"{__name__}:dropping", "rounds": 1, "engine": engine, "evaluate_every": "5it"}
+    with pytest.raises(Interrupted):
+        search(tmp_path / "stopped", Watcher(13), **settings).run()
+    same_tickets(search(tmp_path / "whole", **settings), search(tmp_path / "stopped", **settings))
+
+
+def test_replicates_do_not_share_their_dropout(tmp_path: Path) -> None:
+    """From the same weights and batches, only what is dropped differs between two orders of one seed."""
+    small = search(tmp_path, model=f"{__name__}:dropping", engine="device", batch=256, steps="10it")
+    from server_side.device_engine import DeviceEngine
+
+    start = small.theta(0)
+    losses: dict[int, float] = {}
+    jobs = [Job(0, "ticket", index, start, {}, order=index) for index in (0, 1)]
+    for job in jobs:
+        engine = DeviceEngine(small.model.network, small.split, small.recipe, 1)
+        path = {job.name: tmp_path / f"{job.order}.npz"}
+        engine.train(
+            [job], path, Watcher(), lambda job, training: losses.setdefault(job.order, training.train_loss[-1])
+        )
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+def test_a_schedule_is_trained_by(tmp_path: Path, engine: str) -> None:
+    """A rate of 0 from the first drop on: nothing moves any more; a warm-up moves less than the rate itself."""
+    settings: dict[str, Any] = {"engine": engine, "rounds": 1, "optimizer": "sgd", "learning_rate": 0.1}
+    step: dict[str, Any] = {
+        "learning_rate_schedule": "step",
+        "learning_rate_drops": ["20it"],
+        "learning_rate_factor": 0.0,
+    }
+    dropped = search(tmp_path / "dropped", **settings, **step).run()[0].trainings["seed0-dense"]
+    assert len(set(dropped.validation_loss[:3].tolist())) == 3
+    assert len(set(dropped.validation_loss[2:].tolist())) == 1  # evaluated at 20, 30, 40
+    plain_rate = search(tmp_path / "plain", **settings).run()[0].trainings["seed0-dense"]
+    warmed = search(tmp_path / "warmed", **settings, warmup="39it").run()[0].trainings["seed0-dense"]
+    assert plain_rate.validation_loss[1] < warmed.validation_loss[1] < warmed.validation_loss[0]
+
+
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+@pytest.mark.parametrize("retrain", ["learning-rate", "fine-tune"])
+def test_tickets_may_start_from_trained_weights(tmp_path: Path, engine: str, retrain: str) -> None:
+    """Renda et al. 2020: learning-rate rewinding and fine-tuning keep the weights that decided the mask."""
+    small = search(tmp_path, engine=engine, retrain=retrain, rounds=2, learning_rate_schedule="cosine")
+    rounds = small.run()
+    for number, before in ((1, "seed1-dense"), (2, "seed1-ticket")):
+        trained_before = rounds[number - 1].trainings[before].final
+        ticket = rounds[number].trainings["seed1-ticket"]
+        for name, mask in rounds[number].masks[1].items():
+            assert rounds[number].start[1][name].tobytes() == trained_before[name].tobytes()
+            assert (ticket.final[name][~mask] == 0).all()
+    moved = np.abs(rounds[1].trainings["seed1-ticket"].final["fc2.bias"] - rounds[1].start[1]["fc2.bias"]).max()
+    assert (moved > 1e-3) == (retrain == "learning-rate")  # the cosine's last rate is next to nothing

@@ -1,0 +1,92 @@
+"""What options may say: each within its range, and none that another one would leave without effect.
+
+Every refusal is a UsageError that names the option, its value and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from server_side.errors import UsageError
+
+if TYPE_CHECKING:
+    from server_side.options import Options
+
+AT_LEAST = {
+    "seeds": 1,
+    "seed": 0,
+    "split_seed": 0,
+    "rounds": 1,
+    "reinits": 0,
+    "shuffles": 0,
+    "batch": 1,
+    "threads": 0,
+}
+OPEN_SHARES = ("target_density", "prune_fraction", "output_prune_fraction")
+SHARES_BELOW_ONE = ("momentum", "label_smoothing")
+NOT_NEGATIVE = ("learning_rate", "weight_decay", "accuracy_tolerance")
+
+
+def check(options: Options) -> None:
+    """Raises UsageError for the first thing that is wrong with filled options."""
+    _check_ranges(options)
+    _check_pruning(options)
+    _check_recipe(options)
+    if options.engine == "device" and options.accelerator == "cuda":
+        raise UsageError(
+            "accelerator cuda with engine device: that one trains on the CPU; leave one out, or take --engine stacked"
+        )
+
+
+def _check_ranges(options: Options) -> None:
+    for name, least in AT_LEAST.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UsageError(f"{name} {value}: must be at least {least}")
+    shares = {name: getattr(options, name) for name in OPEN_SHARES}
+    shares |= {f"prune_fractions {pattern}": share for pattern, share in (options.prune_fractions or {}).items()}
+    for name, value in shares.items():
+        if value is not None and not 0 < value < 1:
+            raise UsageError(f"{name} {value}: must be between 0 and 1, e.g. 0.2")
+    if not 0 < options.filled("validation") < float("inf"):
+        raise UsageError(f"validation {options.validation}: must be a count, or a share between 0 and 1, e.g. 0.1")
+    for name in SHARES_BELOW_ONE:
+        if not 0 <= options.filled(name) < 1:
+            raise UsageError(f"{name} {getattr(options, name)}: must be at least 0 and below 1")
+    for name in NOT_NEGATIVE:
+        if not 0 <= options.filled(name) < float("inf"):
+            raise UsageError(f"{name} {getattr(options, name)}: must be a number of at least 0")
+    if options.learning_rate_factor is not None and not 0 <= options.learning_rate_factor <= 1:
+        raise UsageError(f"learning_rate_factor {options.learning_rate_factor}: must be between 0 and 1, e.g. 0.1")
+
+
+def _check_pruning(options: Options) -> None:
+    if options.scope == "global":
+        for name in ("output_prune_fraction", "prune_fractions"):
+            if getattr(options, name) is not None:
+                raise UsageError(
+                    f"{name} {getattr(options, name)} with scope global: all layers share one quota there; leave it out, or "
+                    "take --scope layerwise"
+                )
+
+
+def _check_recipe(options: Options) -> None:
+    if options.optimizer != "sgd" and (options.momentum or options.nesterov):
+        name = "momentum" if options.momentum else "nesterov"
+        raise UsageError(
+            f"{name} {getattr(options, name)} with optimizer {options.optimizer}: only sgd has it; leave it out, or take "
+            "--optimizer sgd"
+        )
+    if options.nesterov and not options.momentum:
+        raise UsageError("nesterov true with momentum 0: it looks ahead by the momentum; give one, e.g. 0.9")
+    steps = options.learning_rate_schedule == "step"
+    if steps and not options.learning_rate_drops:
+        raise UsageError(
+            "learning_rate_schedule step without learning_rate_drops; give the steps, e.g. '[\"20000it\"]'"
+        )
+    for name in ("learning_rate_drops", "learning_rate_factor"):
+        if not steps and getattr(options, name):
+            raise UsageError(
+                f"{name} {getattr(options, name)} with learning_rate_schedule {options.learning_rate_schedule}: only step has "
+                "drops; leave it out, or take --learning-rate-schedule step"
+            )
