@@ -228,9 +228,7 @@ def test_replicates_do_not_share_their_dropout(tmp_path: Path) -> None:
     for job in jobs:
         engine = DeviceEngine(small.model.network, small.split, small.recipe, 1)
         path = {job.name: tmp_path / f"{job.order}.npz"}
-        engine.train(
-            [job], path, Watcher(), lambda job, training: losses.setdefault(job.order, training.train_loss[-1])
-        )
+        engine.train([job], path, Watcher(), lambda job, training: losses.update({job.order: training.train_loss[-1]}))
     assert losses[0] != losses[1]
 
 
