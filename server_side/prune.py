@@ -1,18 +1,25 @@
-"""Which weights to remove: exactly n of the smallest live magnitudes, by layer or over all layers.
+"""Which weights to remove: exactly n of the live ones with the lowest scores, by layer or over all layers.
 
-n is `round(fraction * live)` (ties to even), as in the authors' code. Tie rule: among equal magnitudes the weight with
-the lower position (layer order, then row-major) goes first. Layers outside `fractions` are neither pruned nor counted.
+A score is a magnitude, or what scores.py gives: high stays. A round removes `round(fraction * live)` (ties to even), as in
+the authors' code. Tie rule: among equal scores the weight with the lower position (layer order, then row-major) goes
+first. What is pruned never comes back; layers that are not named are neither pruned nor counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server_side.errors import UsageError
+
 Masks = dict[str, NDArray[np.bool_]]
 Weights = Mapping[str, NDArray[np.float32]]
+Scores = Mapping[str, NDArray[np.floating[Any]]]
+Scope = Literal["layerwise", "global"]
+SYNFLOW_ITERATIONS = 100
 
 
 class LayerCollapse(Exception):
@@ -20,23 +27,53 @@ class LayerCollapse(Exception):
 
 
 def prune_layerwise(weights: Weights, masks: Masks, fractions: Mapping[str, float]) -> Masks:
-    """Removes `fractions[name]` of the live weights of each layer."""
-    pruned = dict(masks)
+    """Removes `fractions[name]` of the live weights of each layer, by magnitude."""
     for name, fraction in fractions.items():
-        pruned[name] = _without_smallest(weights[name], masks[name], removed_count(int(masks[name].sum()), fraction))
-    return _checked(pruned)
+        masks = prune_global(weights, masks, fraction, (name,))
+    return masks
 
 
 def prune_global(weights: Weights, masks: Masks, fraction: float, layers: tuple[str, ...]) -> Masks:
-    """Removes `fraction` of the live weights of `layers` taken together; others keep theirs and do not count."""
-    sizes = [masks[name].size for name in layers]
+    """Removes `fraction` of the live weights of `layers` taken together, by magnitude; others keep theirs and do not count."""
+    live = live_count(masks, layers)
+    magnitudes = {name: np.abs(weights[name]) for name in layers}
+    return keep_highest(magnitudes, masks, live - removed_count(live, fraction), layers)
+
+
+def prune_to(scores: Scores, masks: Masks, density: float, scope: Scope, layers: tuple[str, ...]) -> Masks:
+    """Leaves `round(density * size)` live weights in `layers`: in each, or in all taken together."""
+    for pool in _pools(scope, layers):
+        masks = keep_highest(scores, masks, _goal(masks, density, pool), pool)
+    return masks
+
+
+def prune_iteratively(
+    score: Callable[[Masks], Scores],
+    masks: Masks,
+    density: float,
+    scope: Scope,
+    layers: tuple[str, ...],
+    iterations: int = SYNFLOW_ITERATIONS,
+) -> Masks:
+    """The masks of `prune_to` in many steps, scored anew in each: after step k of n the share (goal / start)^(k / n) of what
+    was live at the start is live. Tanaka et al. 2020, algorithm 1."""
+    ends = {pool: (live_count(masks, pool), _goal(masks, density, pool)) for pool in _pools(scope, layers)}
+    for step in range(1, iterations + 1):
+        scores = score(masks)
+        for pool, (start, goal) in ends.items():
+            masks = keep_highest(scores, masks, round(start * (goal / start) ** (step / iterations)), pool)
+    return masks
+
+
+def keep_highest(scores: Scores, masks: Masks, live: int, layers: tuple[str, ...]) -> Masks:
+    """Leaves the `live` weights with the highest scores of `layers` taken together. Signs of scores count. Raises
+    LayerCollapse where a layer would be left empty, UsageError where fewer are live already."""
+    count = excess(masks, live, layers)
     flat_mask = np.concatenate([masks[name].ravel() for name in layers])
-    flat_weights = np.concatenate([weights[name].ravel() for name in layers])
-    kept = _without_smallest(flat_weights, flat_mask, removed_count(int(flat_mask.sum()), fraction))
-    parts = np.split(kept, np.cumsum(sizes)[:-1])
-    return _checked(
-        {**masks, **{name: part.reshape(masks[name].shape) for name, part in zip(layers, parts, strict=True)}}
-    )
+    flat_scores = np.concatenate([scores[name].ravel() for name in layers])
+    candidates = np.flatnonzero(flat_mask)
+    flat_mask[candidates[np.argsort(flat_scores[candidates], kind="stable")[:count]]] = False
+    return checked({**masks, **split(flat_mask, masks, layers)})
 
 
 def removed_count(live: int, fraction: float) -> int:
@@ -44,16 +81,42 @@ def removed_count(live: int, fraction: float) -> int:
     return round(fraction * live)
 
 
-def _without_smallest(weights: NDArray[np.float32], mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    live = np.flatnonzero(mask)
-    by_magnitude = live[np.argsort(np.abs(weights.ravel()[live]), kind="stable")]
-    kept = mask.copy()
-    kept.ravel()[by_magnitude[:count]] = False
-    return kept
+def live_count(masks: Masks, layers: tuple[str, ...]) -> int:
+    """Live weights of `layers`."""
+    return sum(int(masks[name].sum()) for name in layers)
 
 
-def _checked(masks: Masks) -> Masks:
+def excess(masks: Masks, live: int, layers: tuple[str, ...]) -> int:
+    """How many weights `layers` have beyond `live`; raises UsageError where they have fewer."""
+    there = live_count(masks, layers)
+    if live > there:
+        raise UsageError(
+            f"layers {', '.join(layers)}: {live} live weights asked for, but {there} are live, and what is pruned does not "
+            "come back; ask for fewer"
+        )
+    return there - live
+
+
+def split(flat: NDArray[np.bool_], masks: Masks, layers: tuple[str, ...]) -> Masks:
+    """The masks of `layers`, laid end to end in `flat`, in their shapes."""
+    parts = np.split(flat, np.cumsum([masks[name].size for name in layers])[:-1])
+    return {name: part.reshape(masks[name].shape) for name, part in zip(layers, parts, strict=True)}
+
+
+def checked(masks: Masks) -> Masks:
+    """The same; raises LayerCollapse where a layer has no live weight."""
     for name, mask in masks.items():
         if not mask.any():
             raise LayerCollapse(f"layer '{name}' would lose its last live weight")
     return masks
+
+
+def _pools(scope: Scope, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Layers whose weights compete with each other."""
+    return [layers] if scope == "global" else [(name,) for name in layers]
+
+
+def _goal(masks: Masks, density: float, layers: tuple[str, ...]) -> int:
+    if not 0 < density <= 1:
+        raise UsageError(f"density {density} must be above 0 and at most 1")
+    return round(density * sum(masks[name].size for name in layers))
