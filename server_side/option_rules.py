@@ -24,6 +24,7 @@ AT_LEAST = {
 }
 OPEN_SHARES = ("target_density", "prune_fraction", "output_prune_fraction")
 SHARES_BELOW_ONE = ("momentum", "label_smoothing")
+AT_REWIND_STEP = ("random", "magnitude", "snip", "grasp", "synflow")
 NOT_NEGATIVE = ("learning_rate", "weight_decay", "accuracy_tolerance")
 
 
@@ -61,6 +62,15 @@ def _check_ranges(options: Options) -> None:
 
 
 def _check_pruning(options: Options) -> None:
+    if options.regularisation is not None and options.method not in ("l1", "gates"):
+        raise UsageError(
+            f"regularisation {options.regularisation} with method {options.method}: only l1 and gates have it; leave it out"
+        )
+    if options.retrain != "weights" and options.method in AT_REWIND_STEP:
+        raise UsageError(
+            f"retrain {options.retrain} with method {options.method}: its masks are decided by weights of the rewind step, "
+            "and no trained ones; take --retrain weights"
+        )
     if options.scope == "global":
         for name in ("output_prune_fraction", "prune_fractions"):
             if getattr(options, name) is not None:

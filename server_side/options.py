@@ -37,8 +37,9 @@ FALLBACKS: Mapping[str, Any] = {
     "accuracy_tolerance": 0.002,
 }
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "iterative": {},
-    "oneshot": {},
+    **{method: {"scope": "global"} for method in ("snip", "grasp", "synflow", "rigl", "gradual")},
+    "l1": {"scope": "global", "regularisation": 1e-4},
+    "gates": {"scope": "global", "regularisation": 1.0},
 }
 DEPENDENT = {  # what a preset says of these is void where the first is chosen otherwise
     "optimizer": ("momentum", "nesterov"),
@@ -63,8 +64,27 @@ class Options:
     split_seed: int = 0
     """fixes which samples are held out to validate (and to test, where the data has no test part), whatever the seeds"""
 
-    method: Literal["iterative", "oneshot"] = "iterative"
-    """where masks come from. Trained weights by magnitude: iterative (of the round before), oneshot (of the dense network)"""
+    method: Literal[
+        "iterative",
+        "oneshot",
+        "random",
+        "magnitude",
+        "snip",
+        "grasp",
+        "synflow",
+        "early-bird",
+        "rigl",
+        "gradual",
+        "l1",
+        "gates",
+    ] = "iterative"
+    """where masks come from. Magnitudes of trained weights: iterative (of the round before), oneshot (of the dense network),
+    early-bird (of the dense network once its mask has settled). Scores at rewind_step: random, magnitude, snip, grasp,
+    synflow. A training in which the mask moves: rigl, gradual, l1, gates"""
+    structure: Literal["none", "blocks-of-4", "blocks-of-8", "rows"] = "none"
+    """weights that are pruned together: blocks of output rows that devices compute faster, or whole rows (units, filters)"""
+    regularisation: float | None = None
+    """of l1 and gates alone: the factor of the penalty (default: 1e-4 for l1, 1 for gates)"""
     retrain: Literal["weights", "learning-rate", "fine-tune"] = "weights"
     """how a ticket is trained: weights (from the weights of rewind_step, schedule from there), learning-rate (from the
     trained weights that decided its mask, schedule from rewind_step), fine-tune (from those, at the last learning rate)"""
@@ -145,7 +165,7 @@ class Options:
         kept = {name: value for name, value in preset.items() if not self._voids(name, preset)}
         kept = scaled(kept, preset, self.steps)
         shares = self._shares_to_target()
-        defaults = {**FALLBACKS, **METHODS[self.method], **kept, **shares}
+        defaults = {**FALLBACKS, **METHODS.get(self.method, {}), **kept, **shares}
         scope = self.scope or defaults["scope"]
         if scope == "layerwise":
             defaults.setdefault("output_prune_fraction", self.prune_fraction or defaults["prune_fraction"])

@@ -107,8 +107,8 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def stack_checkpoint(self, round_number: int, stack: int) -> Path:
-        return self.round_path(round_number) / f"stack{stack}.pt"
+    def stack_checkpoint(self, round_number: int, kind: str, stack: int) -> Path:
+        return self.round_path(round_number) / f"{kind}-stack{stack}.pt"
 
     def job_checkpoint(self, round_number: int, job: Job) -> Path:
         return self.round_path(round_number) / f"{job.name}.partial.npz"

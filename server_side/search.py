@@ -10,22 +10,24 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from export.ticket import Ticket
+from server_side import methods
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.data import Dataset, Split
 from server_side.errors import UsageError
-from server_side.ladder import ALL, Ladder, ladder
+from server_side.ladder import Ladder, ladder
 from server_side.models import Model
 from server_side.options import Options
-from server_side.prune import LayerCollapse, Masks, prune_global, prune_layerwise
+from server_side.prune import LayerCollapse, Masks, checked
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
 from server_side.stacked import StackedEngine
-from server_side.training import Job, Recipe, Training, Watch
+from server_side.training import Job, Recipe, Training, Watch, evaluation_steps
 from server_side.verdict import Measured
 
 STACK_SIZE = 64
@@ -75,7 +77,7 @@ class Search:
         after_round(rounds)
         for number in range(1, len(self.ladder.rungs)):
             try:
-                masks = {seed: self._prune(self._deciding(rounds, seed), rounds[-1].masks[seed]) for seed in self.seeds}
+                masks = self._masks(rounds, number)
             except LayerCollapse as collapse:
                 if number == 1:
                     raise UsageError(f"{collapse}; take a smaller prune_fraction") from collapse
@@ -87,29 +89,68 @@ class Search:
         return rounds
 
     def _dense_round(self) -> Round:
-        everything = {name: np.ones(shape, np.bool_) for name, shape in self.ladder.shapes.items()}
+        everything = self.keeper.all_live()
         start = {seed: self.theta(seed) for seed in self.seeds}
-        kept = (self.rewind_step,) if self.rewind_step else ()
-        jobs = [Job(seed, "dense", 0, start[seed], everything, snapshot_steps=kept) for seed in self.seeds]
+        kept = {self.rewind_step} if self.rewind_step else set()
+        if self.options.method == "early-bird":
+            kept |= set(methods.early_bird_checks(evaluation_steps(self.recipe, 0)))
+        jobs = [
+            Job(seed, "dense", 0, start[seed], everything, snapshot_steps=tuple(sorted(kept))) for seed in self.seeds
+        ]
         return self._round(0, jobs, dict.fromkeys(self.seeds, everything), start, {})
 
     def _pruned_round(self, rounds: list[Round], number: int, masks: dict[int, Masks]) -> Round:
         """Its tickets start from weights of the rewind step or from those that decided their masks."""
-        rewinds = self.options.retrain == "weights"
-        start = {s: self._rewound(rounds, s) if rewinds else self._deciding(rounds, s) for s in self.seeds}
+        if self.options.retrain == "weights":
+            start = {seed: self._rewound(rounds, seed) for seed in self.seeds}
+        elif self.options.method in methods.MOVING:
+            start = {seed: training.final for seed, training in self._mask_trainings(rounds, number).items()}
+        else:
+            start = {seed: self._deciding(rounds, seed) for seed in self.seeds}
         dense = {"dense": rounds[0].measured["dense"]}
         return self._round(number, list(self._jobs(start, masks, number)), masks, start, dense)
 
+    def _masks(self, rounds: list[Round], number: int) -> dict[int, Masks]:
+        """Of round `number`, by seed, from the rounds before it. Raises LayerCollapse."""
+        method = self.options.method
+        if method in methods.MOVING:
+            return {seed: checked(training.masks) for seed, training in self._mask_trainings(rounds, number).items()}
+        if method == "early-bird":
+            birds = {s: methods.early_bird(self.keeper, _dense(rounds, s), number) for s in self.seeds}
+            return {seed: bird.mask or self.keeper.all_live() for seed, bird in birds.items()}
+        if method in methods.SCORED:
+            return {seed: self._scored(rounds, seed, number) for seed in self.seeds}
+        found = {}
+        for seed in self.seeds:
+            deciding, before = self._deciding(rounds, seed), rounds[-1].masks[seed]
+            found[seed] = methods.by_magnitude(self.keeper, deciding, before, number)
+        return found
+
+    def _scored(self, rounds: list[Round], seed: int, number: int) -> Masks:
+        batches = methods.score_batches(self.split, seed, self.recipe.batch)
+        method, module = self.options.method, self.model.factory()
+        return methods.by_score(method, self.keeper, module, batches, self._rewound(rounds, seed), seed, number)
+
+    def _mask_trainings(self, rounds: list[Round], number: int) -> dict[int, Training]:
+        """The trainings of a round in which the masks moved; always stacked, the device's runtime has no such thing."""
+        strength = float(self.options.regularisation or 0.0)
+        jobs = [
+            methods.moving_job(self.options.method, self.keeper, rounds[0].start[seed], seed, number, strength)
+            for seed in self.seeds
+        ]
+        trained = self._trained(number, jobs)
+        return {job.seed: trained[job.name] for job in jobs}
+
     def _deciding(self, rounds: list[Round], seed: int) -> Values:
-        """The trained weights whose magnitudes say what goes next."""
+        """The trained weights that decided the masks of the round that is to come."""
         if len(rounds) > 1 and self.options.method == "iterative":
             return rounds[-1].trainings[f"seed{seed}-ticket"].final
-        return rounds[0].trainings[f"seed{seed}-dense"].final
+        return _dense(rounds, seed).final
 
     def _rewound(self, rounds: list[Round], seed: int) -> Values:
         if self.rewind_step == 0:
             return rounds[0].start[seed]
-        return rounds[0].trainings[f"seed{seed}-dense"].snapshots[self.rewind_step]
+        return _dense(rounds, seed).snapshots[self.rewind_step]
 
     def theta(self, seed: int) -> Values:
         """The initial weights of replicate `seed`."""
@@ -119,6 +160,11 @@ class Search:
     def ladder(self) -> Ladder:
         """Live weights after each round."""
         return ladder(self.model.network, self.options)
+
+    @functools.cached_property
+    def keeper(self) -> methods.Keeper:
+        """What turns scores into the masks of a round."""
+        return methods.Keeper(self.model.network, self.ladder, self.options.structure)
 
     def untrainable(self) -> str | None:
         """What in the network or recipe this search cannot train, and what to do about it; None if it can train all."""
@@ -151,11 +197,6 @@ class Search:
         """Training steps of round `number`, over all its trainings."""
         rewound = 0 if number == 0 else 1 + self.options.shuffles
         return self.training_count(number) * self.recipe.steps - self.options.seeds * rewound * self.rewind_step
-
-    def _prune(self, weights: Values, masks: Masks) -> Masks:
-        if self.ladder.is_global:
-            return prune_global(weights, masks, self.ladder.fractions[ALL], tuple(self.ladder.shapes))
-        return prune_layerwise(weights, masks, self.ladder.fractions)
 
     def _jobs(self, start: dict[int, Values], masks: dict[int, Masks], number: int) -> Iterable[Job]:
         """The tickets of a round, from the weights `start`, and their controls, all with the budget of the dense network.
@@ -205,7 +246,7 @@ class Search:
             trainings[job.name] = training
             self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
 
-        if self.on_device_engine:
+        if self.on_device_engine and all(job.moving is None for job in jobs):
             from server_side.device_engine import DeviceEngine  # needs the compiled core: only where it is used
 
             there = [job for job in jobs if job.name in trainings]
@@ -222,7 +263,7 @@ class Search:
 
     def _train_stack(self, number: int, position: int, stack: list[Job], trainings: dict[str, Training]) -> None:
         """A stack is trained whole or not at all: in another grouping its bits might differ."""
-        checkpoint = self.directory.stack_checkpoint(number, position)
+        checkpoint = self.directory.stack_checkpoint(number, stack[0].kind, position)
         if all(job.name in trainings for job in stack):
             self._advance_finished(stack)
             checkpoint.unlink(missing_ok=True)
@@ -286,11 +327,15 @@ def _figure(training: Training, name: str) -> float:
 
 
 def _stacks(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs that are trained as one program: of the same steps and rates, at most STACK_SIZE together."""
-    by_start: dict[tuple[int, bool], list[Job]] = defaultdict(list)
+    """Jobs that are trained as one program: of the same steps, rates and moves of masks, at most STACK_SIZE together."""
+    by_start: dict[Any, list[Job]] = defaultdict(list)
     for job in jobs:
-        by_start[job.first_step, job.holds_rate].append(job)
+        by_start[job.first_step, job.holds_rate, job.moving].append(job)
     return [group[i : i + STACK_SIZE] for group in by_start.values() for i in range(0, len(group), STACK_SIZE)]
+
+
+def _dense(rounds: list[Round], seed: int) -> Training:
+    return rounds[0].trainings[f"seed{seed}-dense"]
 
 
 def _density(masks: dict[int, Masks]) -> float:

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from export.atomic import write_file
-from server_side.controls import Values
 from server_side.data import Split
 from server_side.models import Model
+from server_side.moving import GATE_RATE, mover
 from server_side.schedule import learning_rates
 from server_side.seeds import BatchOrder, derive
 from server_side.stacked_program import Stack, StackedProgram
@@ -40,11 +40,11 @@ from server_side.training import (
 
 
 class StackedEngine:
-    """Keeps the data on `device` and trains stacks of jobs there. Jobs of one stack share their step range."""
+    """Keeps the data on `device` and trains stacks of jobs there. Jobs of one stack share their steps, their rates and how
+    their masks move."""
 
     def __init__(self, model: Model, split: Split, recipe: Recipe, device: torch.device) -> None:
-        self.recipe, self.device = recipe, device
-        self.program = StackedProgram(model.factory().to(device), label_smoothing=recipe.label_smoothing)
+        self.model, self.recipe, self.device = model, recipe, device
         self.train_part, self.validation, self.test = (
             (torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
             for x, y in (
@@ -55,7 +55,7 @@ class StackedEngine:
         )
 
     def train(self, jobs: list[Job], checkpoint: Path, watch: Watch) -> list[Training]:
-        """Trains `jobs`, of one step range, to the end, or saves to `checkpoint` and raises Interrupted; an old checkpoint
+        """Trains `jobs` to the end, or saves to `checkpoint` and raises Interrupted; an old checkpoint
         there is taken up."""
         run = _Run(self, jobs)
         if run.restore(checkpoint):
@@ -78,14 +78,21 @@ class _Run:
 
     def __init__(self, engine: StackedEngine, jobs: list[Job]) -> None:
         self.engine, self.jobs, recipe = engine, jobs, engine.recipe
+        moving = jobs[0].moving
+        self.mover = None if moving is None else mover(moving, recipe)
+        module = engine.model.factory().to(engine.device)
+        self.program = StackedProgram(module, label_smoothing=recipe.label_smoothing, trains=self.mover)
         self.step = jobs[0].first_step
         start = {name: self._stacked([job.start[name] for job in jobs]) for name in jobs[0].start}
-        self.parameters = {name: nn.Parameter(start[name]) for name in engine.program.trained}
+        trained = {name: start[name] for name in self.program.parameter_names}
+        if self.mover is not None:
+            trained |= self.mover.extra(trained)
+        self.parameters = {name: nn.Parameter(value) for name, value in trained.items()}
         self.buffers = {name: value for name, value in start.items() if name not in self.parameters}
         self.masks = {
             name: self._stacked([job.masks[name].astype(np.float32) for job in jobs])
             for name in jobs[0].masks
-            if not all(job.masks[name].all() for job in jobs)
+            if moving is not None or not all(job.masks[name].all() for job in jobs)
         }
         self.optimizer = self._optimizer(recipe)
         self.orders = {
@@ -115,25 +122,30 @@ class _Run:
         return torch.from_numpy(np.stack(arrays)).to(self.engine.device)
 
     def _optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
-        values, rate, decay = list(self.parameters.values()), recipe.learning_rate, recipe.weight_decay
+        own = [p for name, p in self.parameters.items() if name in self.program.parameter_names]
+        extra = [p for name, p in self.parameters.items() if name not in self.program.parameter_names]
+        groups = [{"params": group} for group in (own, extra) if group]
+        rate, decay = recipe.learning_rate, recipe.weight_decay
         if recipe.optimizer == "sgd":
             return torch.optim.SGD(
-                values, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=True
+                groups, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=True
             )
         kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        return kind(values, rate, ADAM_BETAS, ADAM_EPSILON, weight_decay=decay, fused=True)
+        return kind(groups, rate, ADAM_BETAS, ADAM_EPSILON, weight_decay=decay, fused=True)
 
     def advance(self, watch: Watch) -> None:
         """One step of every replica, and the evaluation if one is due."""
         x, y = self._batch()
         detached = {name: p.detach() for name, p in self.parameters.items()}
         with self._drawing():
-            gradients, self.buffers, loss = self.engine.program.gradients(detached, self.buffers, x, y)
-        for name, parameter in self.parameters.items():
-            mask = self.masks.get(name)
-            parameter.grad = gradients[name] if mask is None else gradients[name] * mask
-        self.optimizer.param_groups[0]["lr"] = float(self.rates[self.step - self.jobs[0].first_step])
-        self.optimizer.step()
+            gradients, self.buffers, loss = self.program.gradients(detached, self.buffers, x, y)
+        moved = None
+        if self.mover is not None:
+            moved = self.mover.replaces_update(self.step, detached, self.masks, gradients)
+        if moved is None:
+            self._update(gradients)
+        else:
+            self._move(moved)
         self.step += 1
         self._loss_sum += loss.detach()
         self._loss_count += 1
@@ -145,6 +157,26 @@ class _Run:
             )
         watch.advanced(len(self.jobs), float("nan"), float("nan"))
 
+    def _update(self, gradients: Stack) -> None:
+        for name, parameter in self.parameters.items():
+            mask = self.masks.get(name)
+            parameter.grad = gradients[name] if mask is None else gradients[name] * mask
+        rate = float(self.rates[self.step - self.jobs[0].first_step])
+        for group, factor in zip(self.optimizer.param_groups, (1.0, GATE_RATE), strict=False):
+            group["lr"] = factor * rate
+        self.optimizer.step()
+        if self.mover is not None:
+            self.mover.after_update(rate, {name: p.detach() for name, p in self.parameters.items()})
+
+    def _move(self, masks: Stack) -> None:
+        """What was dropped or grown has no past: its moments are 0."""
+        for name, mask in masks.items():
+            stays = mask * self.masks[name]
+            for state in self.optimizer.state[self.parameters[name]].values():
+                if isinstance(state, torch.Tensor) and state.shape == mask.shape:
+                    state.mul_(stays)
+        self.masks = masks
+
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of this step, a batch a replica."""
         per_seed = {seed: order.indices(self.step) for seed, order in self.orders.items()}
@@ -155,7 +187,7 @@ class _Run:
     @contextlib.contextmanager
     def _drawing(self) -> Iterator[None]:
         """Dropout draws by the stack's first replica and the step, so that nothing needs to be kept."""
-        if not self.engine.program.draws:
+        if not self.program.draws:
             yield
             return
         devices = [self.engine.device] if self.engine.device.type == "cuda" else []
@@ -169,7 +201,7 @@ class _Run:
             self.snapshots[self.step] = self._copy()
         if self.step not in self._due:
             return False
-        loss, accuracy = self.engine.program.evaluate(self.values, self.engine.validation)
+        loss, accuracy = self.program.evaluate(self.values, self.engine.validation)
         for position in np.flatnonzero(~np.isfinite(loss) & (self.diverged < 0)):
             if not self.jobs[position].is_control:
                 raise diverged(self.jobs[position], self.step, self.engine.recipe)
@@ -196,6 +228,7 @@ class _Run:
             "step": self.step,
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
             "buffers": self.buffers,
+            "masks": self.masks,
             "optimizer": self.optimizer.state_dict(),
             "curves": {name: torch.from_numpy(np.array(rows)) for name, rows in self.curves.items()},
             "lowest": torch.from_numpy(self.lowest),
@@ -220,7 +253,7 @@ class _Run:
         self.step = state["step"]
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state["parameters"][name])
-        self.buffers = state["buffers"]
+        self.buffers, self.masks = state["buffers"], state["masks"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.curves = {name: list(rows.cpu().numpy()) for name, rows in state["curves"].items()}
         self.lowest, self.diverged = state["lowest"].cpu().numpy(), state["diverged"].cpu().numpy()
@@ -232,12 +265,16 @@ class _Run:
         """Tests every replica at its early stop and at the end; controls leave their weights behind. Raises RuntimeError if
         a pruned weight has moved."""
         final = self.values
-        _, early_accuracy = self.engine.program.evaluate(self.early, self.engine.test)
-        _, final_accuracy = self.engine.program.evaluate(final, self.engine.test)
+        _, early_accuracy = self.program.evaluate(self.early, self.engine.test)
+        _, final_accuracy = self.program.evaluate(final, self.engine.test)
         sound = torch.from_numpy(self.diverged < 0).to(self.engine.device)
         for name, mask in self.masks.items():
             if torch.any(final[name][sound][mask[sound] == 0] != 0):
                 raise RuntimeError(f"a pruned weight of '{name}' is no longer 0")
+        masks: Stack = {}
+        if self.mover is not None:
+            masks = {name: mask.bool() for name, mask in self.mover.final_masks(final, self.masks).items()}
+            self.early, final = self.mover.plain(self.early), self.mover.plain(final)
         early_accuracy[self.diverged >= 0] = final_accuracy[self.diverged >= 0] = np.nan
         return [
             Training(
@@ -250,11 +287,12 @@ class _Run:
                 early={} if job.is_control else _of(self.early, position),
                 final={} if job.is_control else _of(final, position),
                 snapshots={} if job.is_control else {s: _of(stack, position) for s, stack in self.snapshots.items()},
+                masks=_of(masks, position),
                 diverged_step=int(self.diverged[position]) if self.diverged[position] >= 0 else None,
             )
             for position, job in enumerate(self.jobs)
         ]
 
 
-def _of(stack: Stack, position: int) -> Values:
+def _of(stack: Stack, position: int) -> dict[str, Any]:
     return {name: value[position].cpu().numpy().copy() for name, value in stack.items()}

@@ -6,6 +6,8 @@ for every replica. Knows nothing of jobs, masks or optimizers.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import nn
@@ -17,13 +19,30 @@ Part = tuple[torch.Tensor, torch.Tensor]  # samples and labels
 EVALUATION_BATCH = 1000
 
 
+class Reparametrisation(Protocol):
+    """What is trained in place of a network's own parameters; moving.py has them."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws random numbers."""
+
+    def in_training(self, values: Stack) -> tuple[Stack, torch.Tensor]:
+        """What the network computes with in training, for one replica's parameters, and a penalty to add to its loss."""
+
+    def plain(self, values: Stack) -> Stack:
+        """What it computes with otherwise."""
+
+
 class StackedProgram:
     """Losses, gradients and accuracies of stacks of parameters and buffers of `module`, which it takes over."""
 
-    def __init__(self, module: nn.Module, *, label_smoothing: float = 0.0) -> None:
-        self.module, self.label_smoothing = module, label_smoothing
-        self.trained = tuple(name for name, _ in module.named_parameters())
-        self.draws = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
+    def __init__(
+        self, module: nn.Module, *, label_smoothing: float = 0.0, trains: Reparametrisation | None = None
+    ) -> None:
+        self.module, self.label_smoothing, self.trains = module, label_smoothing, trains
+        self.parameter_names = tuple(name for name, _ in module.named_parameters())
+        drops = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
+        self.draws = drops or (trains is not None and trains.draws)
         self._in_training = [
             part for part in module.modules() if part.training
         ]  # a frozen batch norm is not among them
@@ -46,8 +65,11 @@ class StackedProgram:
         nothing depends."""
         after = {name: buffer.clone() for name, buffer in buffers.items()}
         counters = {name: counter.clone() for name, counter in self._counters.items()}
+        penalty: torch.Tensor | float = 0.0
+        if self.trains is not None:
+            parameters, penalty = self.trains.in_training(parameters)
         outputs = functional_call(self.module, {**parameters, **after, **counters}, (x,))
-        return F.cross_entropy(outputs, y, label_smoothing=self.label_smoothing), after
+        return F.cross_entropy(outputs, y, label_smoothing=self.label_smoothing) + penalty, after
 
     def _set_training(self, training: bool) -> None:
         for part in self._in_training:
@@ -58,6 +80,7 @@ class StackedProgram:
         `values`: (replicas,) float64 each."""
         self._set_training(False)
         x, y = part
+        values = values if self.trains is None else self.trains.plain(values)
         some = next(iter(values.values()))
         loss = torch.zeros(len(some), dtype=torch.float64, device=some.device)
         hits = torch.zeros_like(loss)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from server_side.controls import Values
 from server_side.errors import UsageError
 from server_side.prune import Masks
 from server_side.seeds import derive
+
+if TYPE_CHECKING:
+    from server_side.moving import Moving
 
 WITH_WEIGHTS = ("dense", "ticket", "mask")  # the kinds of trainings whose weights are needed afterwards
 ADAM_BETAS = (0.9, 0.999)
@@ -74,7 +77,8 @@ class Job:
     """One training: a replica, the weights it starts from (pruned ones 0), its masks, and the step it starts at.
 
     `snapshot_steps` are steps whose weights are kept; `holds_rate`: every step at the rate of the recipe's last;
-    `order`: another order of batches (and other dropout) than that which all trainings of the seed share.
+    `order`: another order of batches (and other dropout) than that which all trainings of the seed share; `moving`: how its
+    masks move, if they do.
     """
 
     seed: int
@@ -86,6 +90,7 @@ class Job:
     snapshot_steps: tuple[int, ...] = ()
     holds_rate: bool = False
     order: int = 0
+    moving: Moving | None = None
 
     @property
     def is_control(self) -> bool:

@@ -1,0 +1,162 @@
+"""Every method finds a ticket of the density asked for, by what defines it; all through the same rounds and rewinding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server_side import methods, summary
+from server_side.search import Search
+from server_side.training import Interrupted
+from tests.server_side.searches import Watcher, search
+
+EVERY = ("iterative", "oneshot", "early-bird", *methods.SCORED, *methods.MOVING)
+
+
+@pytest.mark.parametrize("engine", ["stacked", "device"])
+@pytest.mark.parametrize("method", EVERY)
+def test_every_method_leaves_its_ladder_and_rewinds_bit_for_bit(tmp_path: Path, method: str, engine: str) -> None:
+    small = search(tmp_path, method=method, engine=engine, rounds=2)
+    rounds = small.run()
+    assert [sum(int(m.sum()) for m in r.masks[1].values()) for r in rounds] == small.ladder.live
+    for r in rounds[1:]:
+        for name, value in small.theta(1).items():
+            assert r.start[1][name].tobytes() == value.tobytes()
+        final = r.trainings["seed1-ticket"].final
+        assert all((final[name][~mask] == 0).all() for name, mask in r.masks[1].items())
+        assert any((r.masks[0][name] != r.masks[1][name]).any() for name in r.masks[0])
+    result = summary.conclude(small, rounds, seconds=1.0)
+    assert result["card"]["provenance"]["options"]["method"] == method
+
+
+def masks_of(small: Search) -> list[dict[str, np.ndarray]]:
+    return [r.masks[0] for r in small.run()]
+
+
+@pytest.mark.parametrize("method", [*methods.SCORED, *methods.MOVING])
+def test_what_does_not_train_the_whole_network_does_not_look_at_its_training(tmp_path: Path, method: str) -> None:
+    """The same masks whatever comes of the dense network."""
+    one = masks_of(search(tmp_path / "one", method=method, seeds=1, rounds=1))
+    other = masks_of(search(tmp_path / "other", method=method, seeds=1, rounds=1, reinits=2))
+    assert all((one[1][name] == other[1][name]).all() for name in one[1])
+
+
+def test_methods_find_different_masks(tmp_path: Path) -> None:
+    found = []
+    for name in EVERY:
+        settings: dict[str, Any] = {"regularisation": 0.1} if name == "l1" else {}
+        small = search(tmp_path / name, method=name, scope="global", seeds=1, rounds=1, **settings)
+        found.append(np.concatenate([mask.ravel() for mask in masks_of(small)[1].values()]))
+    alike = {EVERY.index(name) for name in ("iterative", "oneshot", "early-bird")}  # the same in the first round
+    for i, one in enumerate(found):
+        for j in range(i):
+            assert {i, j} <= alike or (one != found[j]).any(), (EVERY[i], EVERY[j])
+
+
+def test_synflow_leaves_every_layer_alive_where_magnitude_at_init_does_not(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "model": f"{__name__}:narrow",
+        "rounds": None,
+        "target_density": 0.02,
+        "prune_fraction": 0.97,
+    }
+    for mask in masks_of(search(tmp_path / "synflow", method="synflow", seeds=1, **settings))[-1].values():
+        assert mask.any()
+    collapsed = search(tmp_path / "magnitude", method="magnitude", scope="global", seeds=1, **settings)
+    with pytest.raises(Exception, match="would lose its last live weight"):
+        collapsed.run()
+
+
+def narrow() -> Any:
+    """One wide layer whose weights are small, and narrow ones: by magnitude alone the wide one goes whole."""
+    import torch
+    from torch import nn
+
+    wide = nn.Linear(300, 4)
+    with torch.no_grad():
+        wide.weight.mul_(0.001)
+    return nn.Sequential(nn.Linear(20, 300), nn.ReLU(), wide, nn.ReLU(), nn.Linear(4, 4))
+
+
+def test_rigl_keeps_the_density_of_every_layer_and_moves_its_mask(tmp_path: Path) -> None:
+    small = search(tmp_path, method="rigl", rounds=1, prune_fraction=0.7, steps="200it")
+    job = methods.moving_job("rigl", small.keeper, small.theta(0), 0, 1, 0.0)
+    masks = small.run()[1].masks[0]
+    for name, mask in masks.items():
+        assert mask.sum() == job.masks[name].sum()
+    assert any((masks[name] != job.masks[name]).any() for name in masks)
+
+
+def test_an_early_bird_stops_early(tmp_path: Path) -> None:
+    small = search(tmp_path, method="early-bird", rounds=1, steps="400it")
+    rounds = small.run()
+    dense = rounds[0].trainings["seed0-dense"]
+    bird = methods.early_bird(small.keeper, dense, 1)
+    assert bird.stopped
+    assert bird.step is not None
+    assert bird.step < 200
+    assert bird.mask is not None
+    assert all((bird.mask[name] == mask).all() for name, mask in rounds[1].masks[0].items())
+    drawn = methods.by_magnitude(small.keeper, dense.snapshots[bird.step], small.keeper.all_live(), 1)
+    assert all((bird.mask[name] == mask).all() for name, mask in drawn.items())
+
+
+def test_l1_drives_weights_to_0_and_keeps_the_largest(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"method": "l1", "optimizer": "sgd", "learning_rate": 0.1, "rounds": 1, "seeds": 1}
+    zeros = {}
+    for strength in (0.0, 0.02):
+        small = search(tmp_path / str(strength), steps="200it", regularisation=strength, **settings)
+        job = methods.moving_job("l1", small.keeper, small.theta(0), 0, 1, strength)
+        final = small._trained(1, [job])[job.name].final
+        zeros[strength] = sum(int((final[name] == 0).sum()) for name in small.ladder.shapes)
+    assert zeros[0.0] == 0
+    assert zeros[0.02] > 150  # of 480
+
+
+def test_gates_close_where_the_penalty_is_high(tmp_path: Path) -> None:
+    closed = {}
+    for strength in (0.01, 20.0):
+        small = search(
+            tmp_path / str(strength),
+            method="gates",
+            regularisation=strength,
+            steps="200it",
+            rounds=1,
+            seeds=1,
+            learning_rate=0.01,
+        )
+        job = methods.moving_job("gates", small.keeper, small.theta(0), 0, 1, strength)
+        final = small._trained(1, [job])[job.name].final
+        closed[strength] = sum(int((final[name] == 0).sum()) for name in small.ladder.shapes)
+    assert closed[20.0] > 2 * closed[0.01] + 50
+
+
+@pytest.mark.parametrize("method", methods.MOVING)
+@pytest.mark.parametrize("stop_after", [30, 130])
+def test_a_stopped_mask_training_goes_on_to_the_same_bits(tmp_path: Path, method: str, stop_after: int) -> None:
+    settings: dict[str, Any] = {"method": method, "rounds": 1, "steps": "100it", "evaluate_every": "20it"}
+    with pytest.raises(Interrupted):
+        search(tmp_path / "stopped", Watcher(stop_after), **settings).run()
+    whole, again = (search(tmp_path / run, **settings).run()[1] for run in ("whole", "stopped"))
+    for seed, masks in whole.masks.items():
+        assert all((again.masks[seed][name] == mask).all() for name, mask in masks.items())
+    one, other = whole.trainings["seed1-ticket"], again.trainings["seed1-ticket"]
+    assert one.validation_loss.tobytes() == other.validation_loss.tobytes()
+
+
+@pytest.mark.parametrize("structure", ["blocks-of-4", "rows"])
+@pytest.mark.parametrize("method", ["iterative", "snip"])
+def test_structured_tickets_lose_whole_groups(tmp_path: Path, structure: str, method: str) -> None:
+    small = search(tmp_path, method=method, structure=structure, rounds=2, prune_fraction=0.4, exclude=["out"])
+    rounds = small.run()
+    for r, live in zip(rounds, small.ladder.live, strict=True):
+        for mask in r.masks[0].values():
+            if structure == "rows":
+                assert set(mask.sum(axis=1).tolist()) <= {0, mask.shape[1]}
+            else:
+                assert (mask.reshape(-1, 4, mask.shape[1]).sum(axis=1) % 4 == 0).all()
+        assert live <= sum(int(mask.sum()) for mask in r.masks[0].values()) < live + 2 * 20
+    assert rounds[2].density < 0.5
