@@ -36,7 +36,7 @@ class Ladder:
 
     @property
     def is_global(self) -> bool:
-        return ALL in self.fractions
+        return ALL in self.rungs[0]
 
     def emptied_layer(self) -> str | None:
         """A layer that the first round would leave without a weight, as far as that is known before training."""
@@ -47,6 +47,8 @@ class Ladder:
 def ladder(network: Network, options: Options) -> Ladder:
     """Of filled options; raises UsageError for a pattern that matches no layer, or where nothing is left to prune."""
     shapes = _pruned_shapes(network, options.exclude or [])
+    if options.n_of_m is not None:
+        return _n_of_m_ladder(shapes, *options.n_of_m)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     if options.scope == "global":
         sizes, fractions = {ALL: sum(sizes.values())}, {ALL: float(options.filled("prune_fraction"))}
@@ -62,6 +64,17 @@ def ladder(network: Network, options: Options) -> Ladder:
             break
         rungs.append(after)
     return Ladder(shapes, fractions, tuple(rungs))
+
+
+def _n_of_m_ladder(shapes: Mapping[str, tuple[int, ...]], n: int, m: int) -> Ladder:
+    """One of every m inputs fewer a round, down to n; of a last few that are no whole m, what is beyond that."""
+
+    def live(shape: tuple[int, ...], kept: int) -> int:
+        whole, rest = divmod(shape[1], m)
+        return math.prod(shape) // shape[1] * (whole * kept + min(rest, kept))
+
+    rungs = tuple({name: live(shape, kept) for name, shape in shapes.items()} for kept in range(m, n - 1, -1))
+    return Ladder(shapes, {}, rungs)
 
 
 def _pruned_shapes(network: Network, exclude: list[str]) -> dict[str, tuple[int, ...]]:

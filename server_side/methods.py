@@ -11,7 +11,7 @@ Whatever finds a mask, tickets and controls are then trained alike (search.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -39,13 +39,19 @@ CHECKS = 40  # of the mask of an early bird, in a training
 class Keeper:
     """Turns scores into masks with the live weights of a round of `ladder`, in groups where `structure` says so."""
 
-    def __init__(self, network: Network, ladder: Ladder, structure: structures.Structure | Literal["none"]) -> None:
-        self.ladder = ladder
-        self.groups = None if structure == "none" else structures.groups_of(network, structure)
+    def __init__(self, network: Network, ladder: Ladder, structure: str) -> None:
+        self.ladder, self.inputs = ladder, int(structure.partition(":")[2] or 0)  # m of an N:M structure, or 0
+        self.groups: structures.Groups | None = None
+        if structure != "none" and not self.inputs:
+            self.groups = structures.groups_of(network, cast("structures.Structure", structure))
 
     def keep(self, found: Scores, masks: Masks, number: int, part: float = 1.0) -> Masks:
         """Of the weights live in `masks` those with the highest scores, as many as round `number` leaves; before `part` 1
         more: the logarithm of their share has come that part of the way."""
+        if self.inputs:
+            n = self.inputs - round(number * part)
+            layers = tuple(self.ladder.shapes)
+            return structures.keep_n_of_m(found, masks, n, self.inputs, layers) if n < self.inputs else masks
         dense, rung = self.ladder.rungs[0], self.ladder.rungs[number]
         for pool, goal in rung.items():
             layers = tuple(self.ladder.shapes) if pool == ALL else (pool,)

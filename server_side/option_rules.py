@@ -79,6 +79,20 @@ def _check_pruning(options: Options) -> None:
                     "take --scope layerwise"
                 )
 
+    if options.n_of_m is not None:
+        for name in ("rounds", "target_density", "output_prune_fraction", "prune_fractions"):
+            given = getattr(options, name)
+            if given and not (name == "output_prune_fraction" and given == options.prune_fraction):
+                raise UsageError(
+                    f"{name} {given} with structure {options.structure}: it says what stays; leave {name} out"
+                )
+    if options.structure == "rows" and not options.exclude:
+        raise UsageError(
+            "structure rows without exclude: the rows of the output layer are its classes; leave that layer out by --exclude"
+        )
+    if options.fit_step_ms is not None and not 0 < options.fit_step_ms < float("inf"):
+        raise UsageError(f"fit_step_ms {options.fit_step_ms}: must be a number above 0")
+
 
 def _check_recipe(options: Options) -> None:
     if options.optimizer != "sgd" and (options.momentum or options.nesterov):

@@ -81,8 +81,9 @@ class Options:
     """where masks come from. Magnitudes of trained weights: iterative (of the round before), oneshot (of the dense network),
     early-bird (of the dense network once its mask has settled). Scores at rewind_step: random, magnitude, snip, grasp,
     synflow. A training in which the mask moves: rigl, gradual, l1, gates"""
-    structure: Literal["none", "blocks-of-4", "blocks-of-8", "rows"] = "none"
-    """weights that are pruned together: blocks of output rows that devices compute faster, or whole rows (units, filters)"""
+    structure: Literal["none", "blocks-of-4", "blocks-of-8", "rows", "2:4", "4:8"] = "none"
+    """weights that are pruned together: blocks of output rows that devices compute faster, or whole rows (units, filters); or
+    so many of each few inputs that stay, one fewer a round"""
     regularisation: float | None = None
     """of l1 and gates alone: the factor of the penalty (default: 1e-4 for l1, 1 for gates)"""
     retrain: Literal["weights", "learning-rate", "fine-tune"] = "weights"
@@ -92,6 +93,13 @@ class Options:
     """rounds of pruning (default: 12, or as many as target_density takes)"""
     target_density: float | None = None
     """prune until no more than this share of the weights is live; with rounds, by equal shares that end there"""
+    fit_bytes: str | None = None
+    """largest artifact, e.g. 16KB (of 1,024 bytes): the most accurate ticket that fits is chosen, on the validation part, and
+    without rounds or target_density pruning goes on until one does"""
+    fit_arena: str | None = None
+    """the same for the memory to train it, as device_runtime inspect counts it; for this the ticket's batch may be halved"""
+    fit_step_ms: float | None = None
+    """the same for the milliseconds of a training step on one thread of this machine"""
     until_accuracy_falls: bool = False
     """stop after the first round whose validation accuracy is more than accuracy_tolerance below dense"""
     prune_fraction: float | None = None
@@ -162,6 +170,10 @@ class Options:
 
     def resolve(self, preset: Mapping[str, Any]) -> Options:
         """The same filled from the preset, the method and FALLBACKS, and checked; raises UsageError naming the option."""
+        if self.n_of_m is not None and self.prune_fraction is not None:
+            raise UsageError(
+                f"prune_fraction {self.prune_fraction} with structure {self.structure}: it says what stays; leave one out"
+            )
         kept = {name: value for name, value in preset.items() if not self._voids(name, preset)}
         kept = scaled(kept, preset, self.steps)
         shares = self._shares_to_target()
@@ -174,7 +186,7 @@ class Options:
                 defaults.pop(name, None)
         if (self.learning_rate_schedule or defaults["learning_rate_schedule"]) == "step":
             defaults.setdefault("learning_rate_factor", 0.1)
-        if self.rounds is None and self.target_density is None:
+        if not (self.rounds or self.target_density or self.limits or self.n_of_m):
             defaults["rounds"] = 12
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if shares and self.prune_fraction not in (None, shares["prune_fraction"]):
@@ -185,6 +197,18 @@ class Options:
         options = dataclasses.replace(self, **filled)
         option_rules.check(options)
         return options
+
+    @property
+    def limits(self) -> tuple[str | float | None, ...]:
+        """What a device has, as given; empty where nothing is."""
+        given = (self.fit_bytes, self.fit_arena, self.fit_step_ms)
+        return given if any(limit is not None for limit in given) else ()
+
+    @property
+    def n_of_m(self) -> tuple[int, int] | None:
+        """The two numbers of an N:M structure."""
+        n, colon, m = self.structure.partition(":")
+        return (int(n), int(m)) if colon else None
 
     def _voids(self, name: str, preset: Mapping[str, Any]) -> bool:
         """Whether another choice makes the preset's value of `name` void."""

@@ -160,3 +160,12 @@ def test_structured_tickets_lose_whole_groups(tmp_path: Path, structure: str, me
                 assert (mask.reshape(-1, 4, mask.shape[1]).sum(axis=1) % 4 == 0).all()
         assert live <= sum(int(mask.sum()) for mask in r.masks[0].values()) < live + 2 * 20
     assert rounds[2].density < 0.5
+
+
+@pytest.mark.parametrize("method", ["iterative", "magnitude"])
+def test_n_of_m_keeps_at_most_so_many_of_each_few_inputs(tmp_path: Path, method: str) -> None:
+    small = search(tmp_path, method=method, structure="2:4", rounds=None, seeds=1)
+    rounds = small.run()
+    assert small.ladder.live == [480, 360, 240]
+    for kept, r in zip((4, 3, 2), rounds, strict=True):
+        assert all((mask.reshape(len(mask), -1, 4).sum(axis=2) == kept).all() for mask in r.masks[0].values())
