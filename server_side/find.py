@@ -85,7 +85,8 @@ def prepare(options: Options, watch: Watch) -> Search:
     import torch
 
     from server_side.data import load_data, split
-    from server_side.models import PRESETS, load_model
+    from server_side.models import load_model
+    from server_side.presets import PRESETS
     from server_side.run_directory import RunDirectory, kept_options
     from server_side.search import Search
     from server_side.summary import check_ticket_there
@@ -93,8 +94,12 @@ def prepare(options: Options, watch: Watch) -> Search:
     name = options.model or ("lenet-300-100-digits" if options.data == "digits" else None)
     if name is None:
         raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
-    preset = PRESETS[name].defaults if name in PRESETS else {}
-    options = replace(options, model=name).resolve(preset)
+    if name in PRESETS and (unsettable := PRESETS[name].unsettable()):
+        raise UsageError(
+            f"model '{name}': its protocol sets {', '.join(unsettable)}, which a search cannot take from a preset yet"
+        )
+    defaults = PRESETS[name].defaults if name in PRESETS else {}
+    options = replace(options, model=name).resolve(defaults)
     data = load_data(options.data, options.split_seed)
     model = load_model(name, data.input_shape, data.classes)
     parts = split(data, options.filled("validation"), options.split_seed)

@@ -1,4 +1,4 @@
-"""Models to search in: presets with a protocol after their paper, or `package.module:factory` for one's own nn.Module.
+"""Models to search in: a preset (presets.py), or `package.module:factory` for one's own nn.Module.
 
 A factory returns a freshly initialised module each time it is called and draws from torch's global generator alone, so
 that a seed fixes its weights; one that does not is refused.
@@ -6,9 +6,9 @@ that a seed fixes its weights; one that does not is refused.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from export.lower import lower
 from export.network import Network, NetworkError
 from server_side.data import call, import_object
 from server_side.errors import UsageError
+from server_side.presets import PRESETS
 
 Weights = dict[str, torch.Tensor]
 
@@ -50,23 +51,14 @@ class Model:
         return weights
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A network with its protocol: the defaults of the options that the command line leaves open."""
-
-    build: Callable[[tuple[int, ...], int], nn.Module]
-    defaults: Mapping[str, Any]
-
-
 def load_model(source: str, input_shape: tuple[int, ...], classes: int) -> Model:
     """Builds and lowers `source`; raises UsageError naming the module a device cannot train, or a factory whose weights a
     seed does not fix."""
     factory: Callable[[], nn.Module]
-    if source in PRESETS:
-        build = PRESETS[source].build
-
-        def factory() -> nn.Module:
-            return build(input_shape, classes)
+    preset = PRESETS.get(source)
+    if preset is not None:
+        preset.check_input(source, input_shape)
+        factory = partial(preset.build, input_shape, classes)
     elif ":" in source:
         factory = import_object(source, "model")
     else:
@@ -75,6 +67,8 @@ def load_model(source: str, input_shape: tuple[int, ...], classes: int) -> Model
         network = lower(_built(source, factory), input_shape)
     except NetworkError as error:
         raise UsageError(f"model '{source}': {error}") from error
+    if preset is not None:
+        preset.check(source, network)
     if network.output_shape != (classes,):
         raise UsageError(f"model '{source}': {network.output_shape[0]} outputs, but the data has {classes} classes")
     if not network.prunable:
@@ -102,54 +96,3 @@ def _check_seeded(model: Model) -> None:
             )
     if all(torch.equal(first[name], other[name]) for name in model.network.prunable):
         raise UsageError(f"model '{model.name}': its factory gives the same weights for every seed{remedy}")
-
-
-def _dense_layer(inputs: int, outputs: int) -> nn.Linear:
-    """Gaussian Glorot weights and zero biases, as Frankle & Carbin 2019 initialise LeNet."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight, std=math.sqrt(2.0 / (inputs + outputs)))
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-class LeNet300100(nn.Module):
-    """The fully connected LeNet of LeCun et al. 1998: 300 and 100 hidden units."""
-
-    def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
-        super().__init__()
-        self.flatten = nn.Flatten()
-        self.fc1 = _dense_layer(math.prod(input_shape), 300)
-        self.fc2 = _dense_layer(300, 100)
-        self.fc3 = _dense_layer(100, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, *input_shape) -> (batch, classes)"""
-        hidden = torch.relu(self.fc1(self.flatten(x)))
-        scores: torch.Tensor = self.fc3(torch.relu(self.fc2(hidden)))
-        return scores
-
-
-_FRANKLE_CARBIN_LENET: Mapping[str, Any] = {
-    "optimizer": "adam",
-    "learning_rate": 1.2e-3,
-    "batch": 60,
-    "steps": "50000it",
-    "evaluate_every": "100it",
-    "validation": 5000,
-    "prune_fraction": 0.2,
-    "output_prune_fraction": 0.1,
-}
-
-PRESETS: Mapping[str, Preset] = {
-    "lenet-300-100": Preset(LeNet300100, _FRANKLE_CARBIN_LENET),
-    "lenet-300-100-digits": Preset(
-        LeNet300100,
-        {
-            **_FRANKLE_CARBIN_LENET,
-            "steps": "600it",
-            "evaluate_every": "20it",
-            "validation": 0.2,
-            "accuracy_tolerance": 0.01,  # the test part has 364 samples
-        },
-    ),
-}

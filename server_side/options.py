@@ -56,7 +56,8 @@ class Options:
     data: str = "digits"
     """digits, idx:DIR (original MNIST-style files), npz:FILE (x, y, optional x_test, y_test) or package.module:function"""
     model: str | None = None
-    """lenet-300-100, lenet-300-100-digits or package.module:factory (default: lenet-300-100-digits for digits)"""
+    """lenet-300-100, lenet-300-100-digits, conv-2, conv-4, conv-6, vgg-16, vgg-19, resnet-20, resnet-18, resnet-50, mobilenet,
+    sensor-1d or package.module:factory (default: lenet-300-100-digits for digits)"""
     seeds: int = 5
     """independent replicates, trained side by side; intervals are over them"""
     seed: int = 0

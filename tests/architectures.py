@@ -1,16 +1,19 @@
 """Whole networks as people write them, for every test that needs one: what a device must be able to train.
 
-Conv-2, Conv-4 and Conv-6 are those of Frankle & Carbin 2019; the others have the layers of their papers, not the widths.
+Conv-2, Conv-4, Conv-6 and ResNet-20 are the search's own; the others have the layers of their papers, not the widths, and
+spell them in other ways than server_side/architectures.py does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+
+from server_side.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,6 @@ class Architecture:
         return torch.randn((count, *self.input_shape), generator=generator)
 
 
-def conv_n(widths: tuple[int, ...], *, side: int = 32, hidden: int = 256) -> nn.Sequential:
-    """Pairs of 3x3 convolutions with a max pool after each pair, then three linear layers."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for width in widths:
-        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)]
-        layers += [nn.ReLU(), nn.MaxPool2d(2)]
-        channels, side = width, side // 2
-    head = [nn.Linear(channels * side * side, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Flatten(), *head, nn.Linear(hidden, 10))
-
-
 def vgg11() -> nn.Sequential:
     """Configuration A of VGG with batch norm, an eighth as wide, for 32x32 images."""
     layers: list[nn.Module] = []
@@ -53,43 +44,6 @@ def vgg11() -> nn.Sequential:
             channels = width
     head = [nn.Linear(channels, 64), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(64, 10)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut, which is a 1x1 convolution where the shape changes."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y += self.shortcut(x)
-        return F.relu(y)
-
-
-class ResNet20(nn.Module):
-    """He et al. 2016, section 4.2, with n = 3: 20 layers for 32x32 images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn = nn.BatchNorm2d(16)
-        shapes = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2 + [(32, 64, 2)] + [(64, 64, 1)] * 2
-        self.blocks = nn.Sequential(*(ResidualBlock(*shape) for shape in shapes))
-        self.fc = nn.Linear(64, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.blocks(torch.relu(self.bn(self.conv(x))))
-        y: torch.Tensor = self.fc(x.mean((2, 3)))
-        return y
 
 
 class InvertedResidual(nn.Module):
@@ -200,12 +154,16 @@ class GatedMlp(nn.Module):
         return scores
 
 
+def of_preset(name: str) -> Architecture:
+    """A preset's own network, for the samples it was made for."""
+    preset = PRESETS[name]
+    return Architecture(partial(preset.build, preset.input_shape, preset.classes), preset.input_shape)
+
+
 ARCHITECTURES = {
-    "conv-2": Architecture(lambda: conv_n((64,)), (3, 32, 32)),
-    "conv-4": Architecture(lambda: conv_n((64, 128)), (3, 32, 32)),
-    "conv-6": Architecture(lambda: conv_n((64, 128, 256)), (3, 32, 32)),
+    **{name: of_preset(name) for name in ("conv-2", "conv-4", "conv-6")},
     "vgg-11": Architecture(vgg11, (3, 32, 32)),
-    "resnet-20": Architecture(ResNet20, (3, 32, 32)),
+    "resnet-20": of_preset("resnet-20"),
     "mobilenet": Architecture(mobilenet, (3, 24, 24)),
     "sensor": Architecture(sensor_net, (9, 128)),
     "text": Architecture(TextClassifier, (16,), entries=50),

@@ -433,16 +433,6 @@ def test_oneshot_takes_every_mask_from_the_dense_weights(tmp_path: Path) -> None
     assert np.abs(dense[~mask]).max() <= np.abs(dense[mask]).min()
 
 
-def test_presets_are_the_papers_protocol() -> None:
-    from server_side.models import PRESETS
-
-    defaults = PRESETS["lenet-300-100"].defaults
-    assert defaults["optimizer"] == "adam"
-    assert defaults["learning_rate"] == 1.2e-3
-    assert (defaults["batch"], defaults["steps"], defaults["evaluate_every"]) == (60, "50000it", "100it")
-    assert (defaults["validation"], defaults["prune_fraction"], defaults["output_prune_fraction"]) == (5000, 0.2, 0.1)
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
