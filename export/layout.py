@@ -83,10 +83,7 @@ def block_of(mask: Bits, group: int) -> int:
 
 def stored_values(network: Network, masks: Mapping[str, Bits], values: Mapping[str, Floats]) -> Floats:
     """The values as an artifact and a trainer have them, parameter after parameter."""
-    parts = []
-    for name, layout in layouts(network, masks).items():
-        array = values[name] if layout.mask is None else np.where(masks[name], values[name], 0)  # and never -0
-        parts.append(array.ravel()[layout.stored])
+    parts = [values[name].ravel()[layout.stored] for name, layout in layouts(network, masks).items()]
     return np.concatenate(parts).astype(np.float32)
 
 

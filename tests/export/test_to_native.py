@@ -218,7 +218,7 @@ def test_blocks_are_written_once_and_their_values_column_by_column(block: int, c
 
 
 def pruned_layer(op: str, mask: Bits) -> Ticket:
-    """One linear layer, or a convolution of 3x3 over images of one pixel; the pruned weights may be -0."""
+    """One linear layer, or a convolution of 3x3 over images of one pixel."""
     rows, cols = len(mask), mask.shape[1]
     builder = Builder((cols // 9, 1, 1) if op == "conv" else (cols,))
     shape = (rows, cols // 9, 3, 3) if op == "conv" else (rows, cols)
@@ -228,7 +228,7 @@ def pruned_layer(op: str, mask: Bits) -> Ticket:
         builder.add("reshape", shape=(rows,))
     network = builder.network()
     (name,) = network.parameter_shapes
-    weight = np.where(mask, 1 + np.arange(mask.size).reshape(mask.shape), -0.0).astype(np.float32)
+    weight = np.where(mask, 1 + np.arange(mask.size).reshape(mask.shape), 0).astype(np.float32)
     return Ticket(network, {name: weight.reshape(shape)}, {name: mask.reshape(shape)}, card=small_parts()["card"])
 
 
