@@ -19,8 +19,8 @@ from export.ticket import Bits, Floats
 
 BLOCKS = (8, 4)
 # From this density on a layer is stored whole, with a list of what is pruned. From 3/4 on that takes no more bytes than CSR,
-# 4 + 2 (1 - density) <= 6 density, and a linear layer is faster, which it is from 53 % (AVX-512) and 60 to 70 % (AVX2) on in
-# batches from 8. A convolution is from 55 % on AVX-512, but from about 90 % on AVX2, and so waits longer
+# 4 + 2 (1 - density) <= 6 density, and a linear layer is faster, in batches from 8 already from 50 to 70 % on, in batches of
+# one from 85 to 90 %. A convolution is from 50 % on AVX-512, but from 85 to 90 % on AVX2 and in batches of one
 # (benchmarks/dense_fallback.py).
 MASKED_DENSITY: Mapping[str, float] = MappingProxyType({"linear": 0.75, "conv": 0.85})
 NARROW_COLUMNS = 65536  # as many have 16 bits
