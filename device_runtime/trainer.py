@@ -313,7 +313,7 @@ class Trainer:
 
     @property
     def values(self) -> Floats:
-        """A copy of every stored value in the artifact's order: live weights in CSR order, dense ones row-major."""
+        """A copy of every stored value in the artifact's order: live weights in CSR order, dense and masked ones row-major."""
         return self._core.values()
 
     @property

@@ -66,7 +66,7 @@ def compact(ticket: Ticket, *, keep_bits: bool = False) -> Compaction:
     """The ticket without dead units; the ticket itself where there are none. Its card says what vanished, by parameter.
 
     With `keep_bits` units stay too whose absence would group a sum anew: what is left has the same bits on the device's
-    runtime, the sign of a 0 apart, as long as its layers are stored in the same blocks (layout.py).
+    runtime, the sign of a 0 apart, as long as its layers are stored in the same form (layout.py).
     """
     network = ticket.network
     reads = {index: _reads(ticket, node) for index, node in enumerate(network.nodes) if _is_product(node)}

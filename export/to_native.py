@@ -1,7 +1,7 @@
 """Writes a ticket as the native artifact (`.tkt`) that the device runtime trains: FORMAT.md, byte for byte.
 
 Deterministic: equal tickets give equal bytes. A pruned parameter is stored as CSR of its live weights (a kernel is a row
-of its output channel, row-major; layout.py), every other one dense; a value of 0.0 is never taken for a pruned weight. Refuses, by
+of its output channel, row-major), or whole where it is hardly pruned (layout.py), every other one dense; a value of 0.0 is never taken for a pruned weight. Refuses, by
 name, what exceeds a limit of the format.
 """
 
@@ -57,7 +57,7 @@ OPERATOR_CODES = {
     "embedding": 20,
     "dropout": 21,
 }
-DENSE = 0
+DENSE, MASKED = 0, 5
 ENCODINGS = {(1, 2): 1, (1, 4): 2, (4, 2): 3, (8, 2): 4}  # by rows of a block, bytes of a column
 
 MAX_FILE_BYTES = 2**31 - 1
@@ -195,9 +195,9 @@ def _params_and_pattern(ticket: Ticket) -> tuple[bytes, bytes]:
         if layout.mask is None:
             records += struct.pack("<6I", DENSE, rows, cols, rows * cols, 0, 0)
             continue
-        row_ptr, col_idx = _csr(layout.mask[:: layout.block])
+        row_ptr, col_idx = _csr(~layout.mask if layout.masked else layout.mask[:: layout.block])
         offsets = [_append(pattern, row_ptr), _append(pattern, col_idx)]
-        encoding = ENCODINGS[layout.block, col_idx.itemsize]
+        encoding = MASKED if layout.masked else ENCODINGS[layout.block, col_idx.itemsize]
         records += struct.pack("<6I", encoding, rows, cols, int(layout.mask.sum()), *offsets)
     return struct.pack("<II", len(ticket.network.parameters), 0) + records, bytes(pattern)
 

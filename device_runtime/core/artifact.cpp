@@ -82,8 +82,9 @@ tkt_status read_values(const Section &section, const char *name, uint32_t count,
 }
 
 tkt_status check_state(const Artifact &a, const uint8_t *values, const char *name, tkt_error *error) {
-  if (!has_negative_variance(a, values)) return TKT_OK;
-  return corrupt(error, name, " holds a running variance below 0");
+  if (has_negative_variance(a, values)) return corrupt(error, name, " holds a running variance below 0");
+  if (has_pruned_value(a, values)) return corrupt(error, name, " holds a pruned weight that is not 0");
+  return TKT_OK;
 }
 
 tkt_status read_class_weights(Artifact *a, tkt_error *error) {
@@ -125,7 +126,7 @@ tkt_status read_origin(Artifact *a, tkt_error *error) {
 bool has_negative_variance(const Artifact &a, const uint8_t *values) {
   uint32_t first = 0;
   for (uint32_t param = 0; param < a.parameter_count; ++param) {
-    const uint32_t count = a.matrix(param).nnz;
+    const uint32_t count = a.matrix(param).stored;
     if (first >= a.trained_count && is_variance(a, param)) {
       for (uint32_t k = first; k < first + count; ++k) {
         if (load<float>(values + 4 * size_t(k)) < 0) return true;
@@ -134,6 +135,16 @@ bool has_negative_variance(const Artifact &a, const uint8_t *values) {
     first += count;
   }
   return false;
+}
+
+bool has_pruned_value(const Artifact &a, const uint8_t *values) {
+  uint32_t bits = 0;
+  for (uint32_t param = 0; param < a.parameter_count; ++param) {
+    const Matrix m = a.matrix(param);
+    m.for_each_pruned(0, m.rows, [&](uint32_t k) { bits |= load_u32(values + 4 * size_t(k)); });
+    values += 4 * size_t(m.stored);
+  }
+  return bits << 1 != 0;  // -0 is 0 too
 }
 
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error) {

@@ -62,16 +62,18 @@ struct InputSpec {
   const float *mean, *inverse_std;  // [channels]
 };
 
-// The pattern of one parameter. Dense, row-major: no pointer is set. Else row_ptr and one of the columns are, for blocks of
-// `block` rows that share their columns, which have 16 bits unless `block` is 1; the values of a block lie column by column.
+// The pattern of one parameter. Dense, row-major: row_ptr is not set, and what is pruned stays 0. Else row_ptr and one of the
+// columns are, for blocks of `block` rows that share their columns, which have 16 bits unless `block` is 1; the values of a
+// block lie column by column.
 struct Matrix {
-  uint32_t rows, cols, nnz, block;
-  const uint32_t *row_ptr;    // [rows / block + 1], in columns
-  const uint16_t *columns16;  // [nnz / block]
-  const uint32_t *columns32;  // likewise
+  uint32_t rows, cols, stored, block;  // `stored` values
+  const uint32_t *row_ptr;             // [rows / block + 1], in columns
+  const uint16_t *columns16;           // [stored / block]
+  const uint32_t *columns32;           // likewise
+  const uint32_t *pruned;              // nullptr, or [rows + 1] as row_ptr and then u16 columns, of the pruned weights
 
   bool dense() const { return row_ptr == nullptr; }
-  bool is_vector(uint32_t elements) const { return dense() && rows == elements && cols == 1; }
+  bool is_vector(uint32_t elements) const { return dense() && !pruned && rows == elements && cols == 1; }
 
   // The first value of rows [row, ..); `row` begins a block.
   uint32_t row_begin(uint32_t row) const { return dense() ? row * cols : block * row_ptr[row / block]; }
@@ -85,6 +87,16 @@ struct Matrix {
   uint32_t column(uint32_t row, uint32_t k) const {
     const uint32_t at = column_begin(row) + k;
     return columns16 ? columns16[at] : columns32 ? columns32[at] : at;
+  }
+
+  // Calls visit(value) for the stored weights of rows [first, last) that are pruned; row `first` begins with value 0.
+  template <typename Visit>
+  void for_each_pruned(uint32_t first, uint32_t last, Visit visit) const {
+    if (pruned == nullptr) return;
+    const uint16_t *columns = reinterpret_cast<const uint16_t *>(pruned + rows + 1);
+    for (uint32_t row = first, begin = 0; row < last; ++row, begin += cols) {
+      for (uint32_t k = pruned[row]; k < pruned[row + 1]; ++k) visit(begin + columns[k]);
+    }
   }
 };
 
@@ -133,8 +145,9 @@ struct Artifact {
   Matrix matrix(uint32_t param) const;
 };
 
-// Of f32[value_count]; no trainer may start from such values.
+// What no trainer may start from, of f32[value_count]; the second also of moments, f32[trained_count].
 bool has_negative_variance(const Artifact &artifact, const uint8_t *values);
+bool has_pruned_value(const Artifact &artifact, const uint8_t *values);  // one that is not 0
 
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error);
 

@@ -117,6 +117,7 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
     return corrupt_checkpoint(error, "has ", state.value_count, " values, but the artifact has ", trainer.value_count,
                               " (one export of a ticket may leave out units that another keeps)");
   }
+  bool any_pruned = false;
   for (uint32_t kind = kCheckpointValues; kind <= kMoment2; ++kind) {
     const uint32_t array = kind - kCheckpointValues;
     Section section = file.find(kind);
@@ -127,6 +128,7 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
     if (announced && !all_finite(section.data, array_count(trainer, array))) {
       return corrupt_checkpoint(error, "has a value in section ", kind, " that is not finite");
     }
+    any_pruned |= announced && has_pruned_value(trainer.artifact, section.data);
     if (announced && kind != kCheckpointValues) {
       if (tkt_status status = check_moment(section, state, error)) return status;
     }
@@ -134,6 +136,7 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
   if (has_negative_variance(trainer.artifact, file.find(kCheckpointValues).data)) {
     return corrupt_checkpoint(error, "has a running variance below 0");
   }
+  if (any_pruned) return corrupt_checkpoint(error, "has a pruned weight, or a moment of one, that is not 0");
   return TKT_OK;
 }
 

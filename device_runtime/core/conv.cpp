@@ -195,7 +195,7 @@ void input_gradient(tkt_trainer &trainer, const NodeState &node, const ConvState
   }
   const Contribution dx = contribution(trainer, node.inputs[0]);
   if (!dx.wanted) return;
-  const uint64_t cost = weight.matrix.nnz * positions(s.conv) * trainer.groups;
+  const uint64_t cost = weight.matrix.stored * positions(s.conv) * trainer.groups;
   range_in_parts(trainer, s.conv.in_channels, 4, cost, [&](uint32_t first, uint32_t last) {
     for (uint32_t a = 0; a < s.conv.h.phase_count(); ++a) {
       for (uint32_t b = 0; b < s.conv.w.phase_count(); ++b) {

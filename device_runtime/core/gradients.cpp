@@ -38,7 +38,7 @@ void use_gradients_of_part(tkt_trainer &trainer, uint32_t part, uint32_t param, 
 void use_gradients(tkt_trainer &trainer, uint32_t param, uint64_t vectors, GradientFunction compute,
                    const void *context) {
   const Matrix &m = trainer.params[param].matrix;
-  in_parts(trainer, m.nnz * vectors, [&](uint32_t part, uint32_t parts) {
+  in_parts(trainer, m.stored * vectors, [&](uint32_t part, uint32_t parts) {
     const uint32_t first = first_row_of_part(m, part, parts), last = first_row_of_part(m, part + 1, parts);
     if (first < last) use_gradients_of_part(trainer, part, param, first, last, compute, context);
   });

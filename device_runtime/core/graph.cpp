@@ -92,7 +92,7 @@ tkt_status count_trained(Artifact *a, const Parameters &state, tkt_error *error)
     } else if (state_seen) {
       return corrupt(error, "parameter ", param, " is trained, but comes after a state parameter");
     } else {
-      a->trained_count += a->matrix(param).nnz;
+      a->trained_count += a->matrix(param).stored;
     }
   }
   return a->trained_count > 0 ? TKT_OK : corrupt(error, "no parameter is trained");

@@ -122,7 +122,7 @@ struct LaneKernels {
   void (*scatter_product)(const Matrix &weight, const float *values, const Tensor &dy, const Tensor &dx,
                           uint32_t groups);
 
-  // Gradients of the entries of rows [first, last), the first at out[0].
+  // Gradients of the entries of rows [first, last), the first at out[0]; of pruned ones 0, here and of a correlation.
   void (*weight_gradient)(const Matrix &weight, const Tensor &dy, const Tensor &x, uint32_t groups, uint32_t first,
                           uint32_t last, float *out);
 

@@ -254,6 +254,7 @@ void correlation_gradient(const Correlation &c, const Tensor &x, const Tensor &d
       }
     }
   }
+  clear_pruned(*c.weight, c.first_row, c.first_row + c.rows, out);
 }
 
 // dx += the transposed correlation, by its own entries: one chain an element. Needs no transposed pattern. What falls on

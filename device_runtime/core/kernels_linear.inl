@@ -227,7 +227,10 @@ template <typename V>
 void weight_gradient(const Matrix &m, const Tensor &dy, const Tensor &x, uint32_t groups, uint32_t first, uint32_t last,
                      float *out) {
   const GradientPlace place = {x.data, dy.group_stride, x.group_stride, groups};
-  if (m.dense()) return dense_gradients<V>(m, place, dy.data + size_t(first) * V::kLanes, last - first, out);
+  if (m.dense()) {
+    dense_gradients<V>(m, place, dy.data + size_t(first) * V::kLanes, last - first, out);
+    return clear_pruned(m, first, last, out);
+  }
   if (m.block > 1) {
     for (uint32_t row = first; row < last; row += m.block) {
       block_gradients<V>(m.columns16 + m.column_begin(row), m.entries(row), m.block, place,

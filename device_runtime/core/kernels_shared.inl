@@ -15,6 +15,11 @@ struct SharedWeights {
   size_t row_step, entry_step;
 };
 
+// The gradients of rows [first, last) begin at out[0]; that of a pruned weight is 0, whatever a kernel made of it.
+inline void clear_pruned(const Matrix &m, uint32_t first, uint32_t last, float *out) {
+  m.for_each_pruned(first, last, [=](uint32_t k) { out[k] = 0.0f; });
+}
+
 // Where a product reads and writes, and which rows.
 struct ProductPlace {
   const float *bias, *x;

@@ -54,7 +54,7 @@ void input_gradient(tkt_trainer &trainer, const NodeState &node, const Parameter
   if (!dx.wanted) return;
   const Transposed *transposed = static_cast<const Transposed *>(node.own);
   const uint32_t cols = weight.matrix.cols;
-  const uint64_t cost = uint64_t(weight.matrix.nnz) * groups;
+  const uint64_t cost = uint64_t(weight.matrix.stored) * groups;
   if (transposed == nullptr) {
     return range_in_parts(trainer, cols, kRowsOfPart, cost, [&](uint32_t first, uint32_t last) {
       kernels.dense_transposed_product(weight.matrix, weight.values, dy, dx.into, groups, dx.accumulate, first, last);

@@ -175,8 +175,8 @@ void batch_norm_commit(tkt_trainer &trainer, const NodeState &node) {
   if (!s.gathered) return;
   s.gathered = false;
   const Parameter &mean = trainer.params[node.params[kRunningMean]];
-  memcpy(mean.values, s.next_mean, mean.matrix.nnz * sizeof(float));
-  memcpy(trainer.params[node.params[kRunningVar]].values, s.next_var, mean.matrix.nnz * sizeof(float));
+  memcpy(mean.values, s.next_mean, mean.matrix.stored * sizeof(float));
+  memcpy(trainer.params[node.params[kRunningVar]].values, s.next_var, mean.matrix.stored * sizeof(float));
 }
 
 namespace {

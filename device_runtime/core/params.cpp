@@ -8,14 +8,19 @@ namespace {
 constexpr uint32_t kHeadBytes = 8, kRecordBytes = 24;
 constexpr uint64_t kMaxElements = 1u << 28;
 
-enum Encoding : uint32_t { kDense = 0, kColumns16, kColumns32, kBlocksOf4, kBlocksOf8 };
-
-uint32_t block_of(uint32_t encoding) { return encoding == kBlocksOf8 ? 8 : encoding == kBlocksOf4 ? 4 : 1; }
-bool is_narrow(uint32_t encoding) { return encoding != kColumns32; }
+enum Encoding : uint32_t { kDense = 0, kColumns16, kColumns32, kBlocksOf4, kBlocksOf8, kMasked };
 
 struct Record {
   uint32_t encoding, rows, cols, nnz, row_ptr, col_idx;
 };
+
+uint32_t block_of(uint32_t encoding) { return encoding == kBlocksOf8 ? 8 : encoding == kBlocksOf4 ? 4 : 1; }
+uint32_t stored_of(const Record &r) { return r.encoding == kMasked ? r.rows * r.cols : r.nnz; }
+// Of the live weights, or where all are stored of the pruned ones; of more live ones than weights, too many for a file.
+uint64_t columns_of(const Record &r) {
+  return r.encoding == kMasked ? uint64_t(r.rows) * r.cols - r.nnz : r.nnz / block_of(r.encoding);
+}
+bool is_narrow(uint32_t encoding) { return encoding != kColumns32; }
 
 Record read_record(const Section &params, uint32_t param) {
   Record record;
@@ -33,14 +38,16 @@ bool take_array(const Section &pattern, uint32_t at, uint64_t bytes, uint64_t *e
 }
 
 template <typename Column>
-bool rows_are_sorted(const Matrix &m, const Column *columns) {
-  const uint32_t blocks = m.rows / m.block, count = m.nnz / m.block;
-  if (m.row_ptr[0] != 0 || m.row_ptr[blocks] != count) return false;
+bool rows_are_sorted(const Record &r, const uint8_t *rows, const uint8_t *sorted) {
+  const uint32_t *row_ptr = reinterpret_cast<const uint32_t *>(rows);
+  const Column *columns = reinterpret_cast<const Column *>(sorted);
+  const uint32_t blocks = r.rows / block_of(r.encoding), count = static_cast<uint32_t>(columns_of(r));
+  if (row_ptr[0] != 0 || row_ptr[blocks] != count) return false;
   for (uint32_t b = 0; b < blocks; ++b) {
-    uint32_t begin = m.row_ptr[b], end = m.row_ptr[b + 1];
+    uint32_t begin = row_ptr[b], end = row_ptr[b + 1];
     if (begin > end || end > count) return false;
     for (uint32_t k = begin; k < end; ++k) {
-      if (columns[k] >= m.cols || (k > begin && columns[k] <= columns[k - 1])) return false;
+      if (columns[k] >= r.cols || (k > begin && columns[k] <= columns[k - 1])) return false;
     }
   }
   return true;
@@ -53,18 +60,19 @@ tkt_status check_sparse(const Artifact &a, uint32_t param, const Record &r, uint
                    block);
   }
   bool placed = take_array(a.pattern, r.row_ptr, 4 * (r.rows / block + 1), end) &&
-                take_array(a.pattern, r.col_idx, width * (r.nnz / block), end);
+                take_array(a.pattern, r.col_idx, width * columns_of(r), end);
   if (!placed) return corrupt(error, "parameter ", param, ": its pattern is not where PATTERN must have it");
-  Matrix m = a.matrix(param);
-  bool sound = r.nnz >= 1 && (!is_narrow(r.encoding) || r.cols <= 65536) &&
-               (m.columns16 ? rows_are_sorted(m, m.columns16) : rows_are_sorted(m, m.columns32));
+  const uint8_t *rows = a.pattern.data + r.row_ptr, *columns = a.pattern.data + r.col_idx;
+  const bool sound =
+      r.nnz >= 1 && (!is_narrow(r.encoding) || r.cols <= 65536) &&
+      (width == 2 ? rows_are_sorted<uint16_t>(r, rows, columns) : rows_are_sorted<uint32_t>(r, rows, columns));
   return sound ? TKT_OK : corrupt(error, "parameter ", param, ": its rows or columns are not in order");
 }
 
 tkt_status check_param(const Artifact &a, uint32_t param, uint64_t *end, tkt_error *error) {
   Record r = read_record(a.params, param);
   uint64_t elements = uint64_t(r.rows) * r.cols;
-  if (r.rows < 1 || r.cols < 1 || elements > kMaxElements || r.encoding > kBlocksOf8) {
+  if (r.rows < 1 || r.cols < 1 || elements > kMaxElements || r.encoding > kMasked) {
     return corrupt(error, "parameter ", param, " has encoding ", r.encoding, " and shape (", r.rows, ", ", r.cols,
                    "), which may not be");
   }
@@ -77,10 +85,11 @@ tkt_status check_param(const Artifact &a, uint32_t param, uint64_t *end, tkt_err
 
 Matrix Artifact::matrix(uint32_t param) const {
   Record r = read_record(params, param);
-  Matrix m = {r.rows, r.cols, r.nnz, block_of(r.encoding), nullptr, nullptr, nullptr};
+  Matrix m = {r.rows, r.cols, stored_of(r), block_of(r.encoding), nullptr, nullptr, nullptr, nullptr};
   if (r.encoding == kDense) return m;
-  const uint8_t *columns = pattern.data + r.col_idx;
-  m.row_ptr = reinterpret_cast<const uint32_t *>(pattern.data + r.row_ptr);
+  const uint8_t *columns = pattern.data + r.col_idx;  // right behind row_ptr
+  (r.encoding == kMasked ? m.pruned : m.row_ptr) = reinterpret_cast<const uint32_t *>(pattern.data + r.row_ptr);
+  if (r.encoding == kMasked) return m;
   if (is_narrow(r.encoding)) m.columns16 = reinterpret_cast<const uint16_t *>(columns);
   if (!is_narrow(r.encoding)) m.columns32 = reinterpret_cast<const uint32_t *>(columns);
   return m;
@@ -103,12 +112,12 @@ tkt_status read_params(Artifact *artifact, tkt_error *error) {
   a.dense_count = a.pruned_layer_live = a.pruned_layer_weights = 0;
   for (uint32_t param = 0; param < a.parameter_count; ++param) {
     if (tkt_status status = check_param(a, param, &end, error)) return status;
-    Matrix m = a.matrix(param);
-    uint64_t elements = uint64_t(m.rows) * m.cols;
-    values += m.nnz;
+    const Record r = read_record(a.params, param);
+    const uint64_t elements = uint64_t(r.rows) * r.cols;
+    values += stored_of(r);
     a.dense_count += elements;
-    a.pruned_layer_live += m.dense() ? 0 : m.nnz;
-    a.pruned_layer_weights += m.dense() ? 0 : elements;
+    a.pruned_layer_live += r.encoding == kDense ? 0 : r.nnz;
+    a.pruned_layer_weights += r.encoding == kDense ? 0 : elements;
   }
   if (end != a.pattern.bytes) return corrupt(error, "PATTERN has ", a.pattern.bytes, " bytes, but ", end, " are used");
   if (values > kMaxFileBytes / 4) return corrupt(error, "the parameters have ", values, " values, too many for a file");

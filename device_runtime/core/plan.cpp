@@ -89,8 +89,8 @@ void lay_out_values(const Artifact &artifact, const tkt_options &options, Arena 
   uint32_t first = 0;
   for (uint32_t i = 0; i < artifact.parameter_count; ++i) {
     const Matrix matrix = artifact.matrix(i);
-    params[i] = {matrix, values + first, gradients ? gradients + first : nullptr, first};
-    first += matrix.nnz;
+    params[i] = {matrix, values + first, gradients ? gradients + first : nullptr};
+    first += matrix.stored;
   }
 }
 

@@ -183,7 +183,7 @@ void range_in_parts(const tkt_trainer &trainer, uint32_t count, uint32_t unit, u
 
 void rows_in_parts(const tkt_trainer &trainer, const Matrix &m, uint64_t vectors, RangeFunction work,
                    const void *context) {
-  in_parts(trainer, m.nnz * vectors, [&](uint32_t part, uint32_t parts) {
+  in_parts(trainer, m.stored * vectors, [&](uint32_t part, uint32_t parts) {
     const uint32_t first = first_row_of_part(m, part, parts), last = first_row_of_part(m, part + 1, parts);
     if (first < last) work(context, first, last);
   });

@@ -22,8 +22,7 @@ struct Buffer {
 
 struct Parameter {
   Matrix matrix;
-  float *values, *gradients;  // [nnz]; gradients is nullptr where none are kept
-  uint32_t first;             // the number of its first value
+  float *values, *gradients;  // [stored]; gradients is nullptr where none are kept
 };
 
 struct NodeState {

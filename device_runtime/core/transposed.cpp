@@ -32,8 +32,8 @@ void fill(const Matrix &m, const Transposition &t, uint32_t *starts, Index *from
 }  // namespace
 
 Transposed *lay_out_transposed(const Matrix &m, const Transposition &t, Arena &arena) {
-  const bool narrow = m.nnz <= 65536 && t.codes <= 65536;
-  const uint32_t entries = m.dense() ? m.rows * t.columns : m.nnz / m.block;
+  const bool narrow = m.stored <= 65536 && t.codes <= 65536;
+  const uint32_t entries = m.dense() ? m.rows * t.columns : m.stored / m.block;
   Transposed *made = arena.take<Transposed>(kIndex, 1);
   uint32_t *starts = arena.take<uint32_t>(kIndex, uint64_t(t.rows) + 1);
   uint16_t *from16 = narrow ? arena.take<uint16_t>(kIndex, entries) : nullptr;

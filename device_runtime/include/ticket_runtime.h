@@ -118,9 +118,9 @@ typedef struct tkt_info {
   uint32_t has_trained;     /* 1 if the artifact carries trained values */
   uint32_t card_bytes;
   uint64_t trained_count;        /* stored floats that have a gradient; the others are running statistics, at the end */
-  uint64_t value_count;          /* stored floats: live weights and dense parameters */
+  uint64_t value_count;          /* stored floats: live weights, dense and masked parameters */
   uint64_t dense_count;          /* floats of the original network: unpruned, with the units that export left out */
-  uint64_t pruned_layer_live;    /* live weights of the pruned (CSR) parameters */
+  uint64_t pruned_layer_live;    /* live weights of the pruned parameters */
   uint64_t pruned_layer_weights; /* all weights of the original's pruned parameters; density = live / weights */
   const char *card;              /* UTF-8 JSON inside the artifact, not NUL-terminated */
   uint8_t ticket_hash[32];
@@ -132,7 +132,7 @@ typedef struct tkt_memory {
   uint32_t micro_batch;      /* samples computed at a time */
   uint32_t recomputed_nodes; /* nodes of the graph computed twice; 0: nothing is recomputed */
   uint32_t half_buffers;     /* kept as half floats; 0: none */
-  uint64_t values;           /* live weights and dense parameters */
+  uint64_t values;           /* 4 * value_count */
   uint64_t gradients;        /* of the same, or of the rows at work */
   uint64_t optimizer;        /* momentum or the two moments of Adam */
   uint64_t activations;      /* and their gradients, one batch */
@@ -208,7 +208,8 @@ TKT_API tkt_status tkt_evaluate(tkt_trainer *trainer, const float *samples, cons
 TKT_API tkt_status tkt_predict(tkt_trainer *trainer, const float *samples, uint32_t count, float *outputs,
                                tkt_error *error);
 
-/* value_count floats in the order of the artifact's parameters: live weights in CSR order, dense parameters row-major. */
+/* value_count floats in the order of the artifact's parameters: live weights in CSR order, dense parameters row-major, and
+ * so masked ones, with their pruned weights, which are 0. */
 TKT_API const float *tkt_values(const tkt_trainer *trainer);
 /* trained_count floats of the same; NULL if none are kept. */
 TKT_API const float *tkt_gradients(const tkt_trainer *trainer);

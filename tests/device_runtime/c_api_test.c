@@ -446,7 +446,7 @@ static void test_malformed_artifact(void) {
       {SECTION_GRAPH, 8, 4, TKT_UNSUPPORTED_OP, "loss 4"},
       {SECTION_GRAPH, nodes, 77 | 1u << 16, TKT_UNSUPPORTED_OP, "operator 77"},
       {SECTION_GRAPH, nodes + 8, 1, TKT_CORRUPT_ARTIFACT, "written later"},
-      {SECTION_PARAMS, 8, 5, TKT_CORRUPT_ARTIFACT, "encoding 5"},
+      {SECTION_PARAMS, 8, 6, TKT_CORRUPT_ARTIFACT, "encoding 6"},
       {SECTION_PARAMS, 8, 3, TKT_CORRUPT_ARTIFACT, "not blocks of 4"},
       {SECTION_PARAMS, 8 + 16, 4, TKT_CORRUPT_ARTIFACT, "PATTERN"},
       {SECTION_PATTERN, 0, 1, TKT_CORRUPT_ARTIFACT, "order"},

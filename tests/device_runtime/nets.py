@@ -32,13 +32,22 @@ class Builder:
     def last(self) -> int:
         return len(self.shapes) - 1
 
-    def linear(self, out: int, density: float | None, *, bias: bool = True, wide: bool = False, block: int = 1) -> int:
+    def linear(
+        self,
+        out: int,
+        density: float | None,
+        *,
+        bias: bool = True,
+        wide: bool = False,
+        block: int = 1,
+        masked: bool = False,
+    ) -> int:
         """density None stores the weight dense; else rows are live at random, the first full, the second empty."""
         (features,) = self.shapes[-1]
         live = self._live(out, features, density, block)
         scale = np.sqrt(2.0 / np.maximum(live.sum(axis=1, keepdims=True), 1))
         values = np.where(live, self.random.standard_normal(live.shape) * scale, 0.0).astype(np.float32)
-        self.params.append(Param(values, None if density is None else live, wide, block))
+        self.params.append(Param(values, None if density is None else live, wide, block, masked=masked))
         used = [len(self.params) - 1]
         if bias:
             self.params.append(Param((self.random.standard_normal((out, 1)) * 0.1).astype(np.float32)))
@@ -58,6 +67,7 @@ class Builder:
         bias: bool = True,
         wide: bool = False,
         block: int = 1,
+        masked: bool = False,
     ) -> int:
         """Over the last buffer, (channels, length) or (channels, height, width); the first row full, the second empty."""
         channels, *sizes = self.shapes[-1]
@@ -66,7 +76,7 @@ class Builder:
         live = self._live(out, channels // groups * k_h * k_w, density, block)
         scale = np.sqrt(2.0 / np.maximum(live.sum(axis=1, keepdims=True), 1))
         values = np.where(live, self.random.standard_normal(live.shape) * scale, 0.0).astype(np.float32)
-        used = [self._param(Param(values, None if density is None else live, wide, block))]
+        used = [self._param(Param(values, None if density is None else live, wide, block, masked=masked))]
         if bias:
             used.append(self._vector(out, 0.1))
         shape = (out, *_window_shape(sizes, *windows))

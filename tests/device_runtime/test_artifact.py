@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from device_runtime import (
     CorruptArtifact,
@@ -78,8 +79,18 @@ def test_golden_files_are_read(path: Path) -> None:
     for start in ("init", "trained"):
         if start in wanted["parameters"][0]:
             with Trainer.open(path.with_suffix(".tkt"), start=start) as trainer:
-                values = np.concatenate([np.array(p[start], np.float32) for p in wanted["parameters"]])
+                values = np.concatenate([stored(p, start) for p in wanted["parameters"]])
                 assert trainer.values.tobytes() == values.tobytes()
+
+
+def stored(parameter: dict[str, Any], start: str) -> NDArray[np.float32]:
+    """The values of a description, among zeros where it is masked."""
+    values = np.array(parameter[start], np.float32)
+    if not parameter.get("masked"):
+        return values
+    whole = np.zeros((parameter["shape"][0], int(np.prod(parameter["shape"][1:]))), np.float32)
+    whole[tuple(np.transpose(parameter["live"]))] = values
+    return whole.ravel()
 
 
 def test_an_unpruned_network_has_density_one() -> None:
@@ -229,7 +240,8 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "a parameter that is not there": lambda: patched(GRAPH, _node_at(1) + 12, "<I", 99),
     "no parameters": lambda: patched(PARAMS, 0, "<I", 0),
     "reserved params": lambda: patched(PARAMS, 4, "<I", 1),
-    "encoding 5": lambda: patched(PARAMS, 8, "<I", 5),
+    "encoding 6": lambda: patched(PARAMS, 8, "<I", 6),
+    "live weights listed as pruned ones": lambda: patched(PARAMS, 8, "<I", 5),
     "blocks that are none": lambda: patched(PARAMS, 8, "<I", 3),
     "rows 0": lambda: patched(PARAMS, 12, "<I", 0),
     "rows times cols": lambda: patched(PARAMS, 12, "<2I", 2**20, 2**20),

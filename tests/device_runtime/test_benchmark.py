@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 pytest.importorskip("safetensors", reason="the benchmark builds its artifact by export, which needs safetensors")
 
-from benchmarks import device_memory, device_step, half_activations, layers, sparse_rival
+from benchmarks import dense_fallback, device_memory, device_step, half_activations, layers, sparse_rival
+from device_runtime import inspect
+from export import layout
 from export.layout import layouts
 from export.to_native import to_native_bytes
 
@@ -131,6 +133,24 @@ def test_a_pattern_is_stored_as_its_name_says() -> None:
             else:
                 assert layout.mask is not None
                 assert layout.mask.sum() == pytest.approx(pattern.density * layout.mask.size, abs=pattern.block / 2)
+
+
+def test_both_forms_of_a_pattern_are_timed(
+    small_layer: layers.Layer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dense_fallback, "LAYERS", (small_layer,))
+    monkeypatch.setattr(dense_fallback, "SMALL_BATCHES", ())
+    monkeypatch.setattr(dense_fallback, "Probe", StandInProbe)
+    monkeypatch.setattr(dense_fallback, "available", lambda: ["avx2"])
+    chosen = dict(layout.MASKED_DENSITY)
+    path = tmp_path / "result.json"
+    assert dense_fallback.main(["--rounds", "1", "--json", str(path)]) == 0
+    assert [row["density"] for row in json.loads(path.read_text())["layers"]][-1] == 0.95
+    assert small_layer.name in capsys.readouterr().out
+    csr, masked = (dense_fallback.artifact(small_layer, 0.9, form) for form in ("csr", "masked"))
+    assert inspect(csr)["nnz"] == inspect(masked)["nnz"]
+    assert inspect(csr)["value_count"] < inspect(masked)["value_count"]
+    assert dict(layout.MASKED_DENSITY) == chosen
 
 
 def test_a_rival_that_computes_something_else_is_not_timed(small_layer: layers.Layer) -> None:

@@ -14,6 +14,7 @@ from tests.device_runtime.tkt_writer import Net, Recipe, artifact
 TOLERANCE = 1e-5
 
 densities = st.sampled_from([None, 0.02, 0.1, 0.3, 0.7, 1.0])
+forms = st.sampled_from([{}, {"wide": True}, {"masked": True}])
 widths = st.integers(1, 40)
 
 
@@ -34,12 +35,12 @@ def networks(draw: st.DrawFn) -> Net:
             source = builder.last
             (width,) = builder.shapes[-1]
             out = width if block == "skip" else draw(widths)
-            builder.linear(out, draw(densities), bias=draw(st.booleans()), wide=draw(st.booleans()))
+            builder.linear(out, draw(densities), bias=draw(st.booleans()), **draw(forms))
             if draw(st.booleans()):
                 builder.relu()
             if block == "skip":
                 builder.add(source)
-    builder.linear(draw(st.integers(2, 11)), draw(densities), bias=draw(st.booleans()))
+    builder.linear(draw(st.integers(2, 11)), draw(densities), bias=draw(st.booleans()), masked=draw(st.booleans()))
     channels = draw(st.sampled_from([1, shape[0]]))
     mean = tuple(builder.random.standard_normal(channels).round(2).tolist())
     return builder.net(mean=mean, inverse_std=tuple(builder.random.uniform(0.5, 2, channels).round(2).tolist()))

@@ -26,18 +26,23 @@ CONSTANT, STEP, COSINE, LINEAR_DECAY = range(4)
 ARTIFACT_MAGIC = bytes.fromhex("89544B540D0A1A0A")
 CHECKPOINT_MAGIC = bytes.fromhex("89544B430D0A1A0A")
 ENCODINGS = {1: 1, 4: 3, 8: 4}  # of blocks with u16 columns
+MASKED = 5
 CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS = range(1, 10)
 
 
 @dataclass(frozen=True)
 class Param:
-    """A matrix (rows, cols); `mask` None writes it dense, else as CSR; with u32 columns if `wide`, else maybe in blocks."""
+    """A matrix (rows, cols); `mask` None writes it dense, else as CSR; with u32 columns if `wide`, else maybe in blocks.
+
+    With `masked` all values are written, the pruned ones as 0, and a list of these.
+    """
 
     values: Floats
     mask: NDArray[np.bool_] | None = None
     wide: bool = False
     block: int = 1  # 1, 4 or 8 rows that share their columns
     state: bool = False  # running statistics: no gradient
+    masked: bool = False
 
     @property
     def stored(self) -> Floats:
@@ -48,6 +53,8 @@ class Param:
         """The stored entries of a matrix of this shape, in the artifact's order: a block column by column."""
         if self.mask is None:
             return matrix.ravel()
+        if self.masked:
+            return np.where(self.mask, matrix, 0).astype(matrix.dtype).ravel()
         rows, cols = matrix.shape
         by_block = (rows // self.block, self.block, cols)
         return matrix.reshape(by_block).swapaxes(1, 2)[self.mask.reshape(by_block).swapaxes(1, 2)]
@@ -208,7 +215,7 @@ def _pattern_and_params(params: tuple[Param, ...]) -> tuple[bytes, bytes]:
         if param.mask is None:
             records += struct.pack("<6I", 0, rows, cols, rows * cols, 0, 0)
             continue
-        blocks = param.mask[:: param.block]
+        blocks = ~param.mask if param.masked else param.mask[:: param.block]
         row_ptr = np.concatenate([[0], np.cumsum(blocks.sum(axis=1))]).astype("<u4").tobytes()
         columns = np.nonzero(blocks)[1].astype("<u4" if param.wide else "<u2").tobytes()
         starts = []
@@ -216,5 +223,6 @@ def _pattern_and_params(params: tuple[Param, ...]) -> tuple[bytes, bytes]:
             pattern += bytes(-len(pattern) % 4)
             starts.append(len(pattern))
             pattern += words
-        records += struct.pack("<6I", ENCODINGS[param.block] + param.wide, rows, cols, int(param.mask.sum()), *starts)
+        encoding = MASKED if param.masked else ENCODINGS[param.block] + param.wide
+        records += struct.pack("<6I", encoding, rows, cols, int(param.mask.sum()), *starts)
     return pattern, records

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from export.compact import compact
+from export.layout import layouts, stored_values
 from export.network import Node, Parameter
 from export.operators import Shape
 from export.ticket import Bits, Ticket
@@ -332,12 +333,14 @@ def test_stored_values_go_back_into_the_whole_network() -> None:
     second = without((2, 4), columns=(0, 2))
     second[1, 3] = False
     compaction = compact(ticket_of(mlp(3, 4, 2), {"linear2.weight": second}))
-    count = sum(int(compaction.ticket.masks.get(n, np.ones_like(a)).sum()) for n, a in compaction.ticket.init.items())
-    assert count == 6 + 2 + 3 + 2
+    small = compaction.ticket
+    assert layouts(small.network, small.masks)["linear2.weight"].masked  # a pruned weight is stored too
+    count = len(stored_values(small.network, small.masks, small.init))
+    assert count == 6 + 2 + 4 + 2
     whole = compaction.restore(np.arange(1, count + 1, dtype=np.float32))
     init = compaction.original.init
     assert whole["linear0.weight"][[1, 3]].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert (whole["linear0.weight"][[0, 2]] == init["linear0.weight"][[0, 2]]).all()
     assert whole["linear0.bias"].tolist() == [init["linear0.bias"][0], 7, init["linear0.bias"][2], 8]
     assert whole["linear2.weight"].tolist() == [[0, 9, 0, 10], [0, 11, 0, 0]]
-    assert whole["linear2.bias"].tolist() == [12, 13]
+    assert whole["linear2.bias"].tolist() == [13, 14]

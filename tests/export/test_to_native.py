@@ -32,11 +32,12 @@ from tests.export.tickets import (
     small_parts,
     small_ticket,
     tickets,
+    window,
 )
 from tests.export.tkt_reader import read
 
 ROLES = ("weight", "bias", "running_mean", "running_var")
-NAMES = ("every", "tiny", "wide")
+NAMES = ("every", "masked", "tiny", "wide")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -214,6 +215,49 @@ def test_blocks_are_written_once_and_their_values_column_by_column(block: int, c
     assert found["encoding"] == encoding
     assert sorted(found["live"]) == np.argwhere(mask).tolist()
     assert same_bits(found["init"], np.array([weight[row, column] for row, column in found["live"]]))
+
+
+def pruned_layer(op: str, mask: Bits) -> Ticket:
+    """One linear layer, or a convolution of 3x3 over images of one pixel."""
+    rows, cols = len(mask), mask.shape[1]
+    builder = Builder((cols // 9, 1, 1) if op == "conv" else (cols,))
+    shape = (rows, cols // 9, 3, 3) if op == "conv" else (rows, cols)
+    settings = window(builder.shape, kernel=3, stride=1, pad=1, dilation=1) | {"groups": 1} if op == "conv" else {}
+    builder.add(op, params={"weight": shape}, **settings)
+    if op == "conv":
+        builder.add("reshape", shape=(rows,))
+    network = builder.network()
+    (name,) = network.parameter_shapes
+    weight = np.where(mask, 1 + np.arange(mask.size).reshape(mask.shape), 0).astype(np.float32)
+    return Ticket(network, {name: weight.reshape(shape)}, {name: mask.reshape(shape)}, card=small_parts()["card"])
+
+
+@pytest.mark.parametrize(
+    ("op", "live", "encoding"), [("linear", 134, 1), ("linear", 135, 5), ("conv", 152, 1), ("conv", 153, 5)]
+)
+def test_a_layer_that_is_hardly_pruned_is_stored_whole(op: str, live: int, encoding: int) -> None:
+    """Of 180 weights."""
+    mask = (np.random.default_rng(0).permutation(180) < live).reshape(10, 18)
+    ticket = pruned_layer(op, mask)
+    (found,) = read(to_native_bytes(ticket))["parameters"]
+    assert (found["encoding"], found["nnz"]) == (encoding, live)
+    assert found["live"] == np.argwhere(mask).tolist()
+    assert same_bits(found["init"], next(iter(ticket.init.values())).reshape(mask.shape)[mask])
+    stored = stored_values(ticket.network, ticket.masks, ticket.init)
+    assert len(stored) == (180 if encoding == 5 else live)
+    (back,) = whole_values(ticket.network, ticket.masks, stored).values()
+    assert same_bits(back, np.where(mask, 1 + np.arange(180).reshape(mask.shape), 0))
+
+
+def test_what_is_hardly_pruned_is_stored_whole_even_in_blocks_but_not_with_u32_columns_or_as_a_table() -> None:
+    (found,) = read(to_native_bytes(pruned_layer("linear", np.ones((8, 5), np.bool_))))["parameters"]
+    assert (found["encoding"], found["nnz"]) == (5, 40)
+    (found,) = read(to_native_bytes(pruned_layer("linear", np.ones((2, 65537), np.bool_))))["parameters"]
+    assert found["encoding"] == 2
+    table = reading(0.0, 1.0)
+    ticket = dataclasses.replace(table, masks={"embedding0.weight": np.ones((5, 2), np.bool_)})
+    (found,) = read(to_native_bytes(ticket))["parameters"]
+    assert found["encoding"] == 1
 
 
 @pytest.mark.parametrize("block", [1, 4, 8])

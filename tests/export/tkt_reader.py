@@ -42,7 +42,7 @@ SCHEDULES = ("constant", "step", "cosine", "linear")
 
 def read(content: bytes) -> dict[str, Any]:
     """ticket_hash, card, recipe, class_weights, channels, loss, buffers, nodes, and parameters with `live` pairs where they
-    are CSR."""
+    are pruned, and the values of these alone."""
     sections, ticket_hash = _sections(content)
     assert set(sections) <= set(range(1, 11))
     loss, buffers, nodes = _graph(sections[4])
@@ -150,20 +150,25 @@ def _parameters(params: bytes, pattern: bytes) -> list[dict[str, Any]]:
         encoding, rows, cols, nnz, row_ptr, col_idx = struct.unpack_from("<6I", params, 8 + 24 * index)
         parameter: dict[str, Any] = {"rows": rows, "cols": cols, "nnz": nnz, "encoding": encoding}
         if encoding:
-            block, width = ((1, 2), (1, 4), (4, 2), (8, 2))[encoding - 1]
+            block, width = ((1, 2), (1, 4), (4, 2), (8, 2), (1, 2))[encoding - 1]
             assert rows % block == 0
             blocks = rows // block
             assert (row_ptr, col_idx) == ((end + 3) // 4 * 4, row_ptr + 4 * (blocks + 1))
             assert not any(pattern[end:row_ptr]), "padding"
             starts = struct.unpack_from(f"<{blocks + 1}I", pattern, row_ptr)
             columns = struct.unpack_from(f"<{starts[-1]}{'H' if width == 2 else 'I'}", pattern, col_idx)
-            parameter["live"] = [
+            listed = [
                 [b * block + i, c]
                 for b in range(blocks)
                 for c in columns[starts[b] : starts[b + 1]]
                 for i in range(block)
             ]
-            assert (starts[0], len(parameter["live"])) == (0, nnz)
+            assert (starts[0], starts[-1] * block) == (0, len(listed))
+            if encoding == 5:
+                parameter["pruned"] = pruned = {(row, column) for row, column in listed}
+                listed = [[r, c] for r in range(rows) for c in range(cols) if (r, c) not in pruned]
+            parameter["live"] = listed
+            assert len(listed) == nnz
             end = col_idx + starts[-1] * width
         else:
             assert (nnz, row_ptr, col_idx) == (rows * cols, 0, 0)
@@ -175,6 +180,10 @@ def _parameters(params: bytes, pattern: bytes) -> list[dict[str, Any]]:
 def _values(parameters: list[dict[str, Any]], kind: str, section: bytes) -> None:
     at = 0
     for parameter in parameters:
-        parameter[kind] = list(struct.unpack_from(f"<{parameter['nnz']}f", section, at))
-        at += 4 * parameter["nnz"]
+        pruned = parameter.get("pruned", set())
+        stored = struct.unpack_from(f"<{parameter['nnz'] + len(pruned)}f", section, at)
+        at += 4 * len(stored)
+        zeros = [row * parameter["cols"] + column for row, column in pruned]
+        assert all(struct.pack("<f", stored[place]) == bytes(4) for place in zeros), "a pruned weight is +0"
+        parameter[kind] = [value for place, value in enumerate(stored) if place not in set(zeros)]
     assert at == len(section)

@@ -7,6 +7,7 @@ namespace {
 
 constexpr uint32_t kHeadBytes = 64, kEntryBytes = 16, kMaxParts = 32, kMaxGrowth = 256;
 constexpr uint32_t kParams = 5, kInit = 7, kTrained = 8;
+constexpr uint32_t kMasked = 5;  // the encoding whose values are not nnz
 
 struct CrcTable {
   uint32_t entries[256];
@@ -113,7 +114,11 @@ void fit_values(File &file) {
   uint64_t values = 0;
   for (const Part &part : file.parts) {
     if (part.kind != kParams) continue;
-    for (size_t at = 8; at + 24 <= part.body.size(); at += 24) values += get_u32(part.body.data() + at + 12);
+    for (size_t at = 8; at + 24 <= part.body.size(); at += 24) {
+      const uint8_t *record = part.body.data() + at;
+      const uint64_t elements = uint64_t(get_u32(record + 4)) * get_u32(record + 8);
+      values += get_u32(record) == kMasked ? elements : get_u32(record + 12);
+    }
   }
   if (values > 65536) return;
   for (Part &part : file.parts) {

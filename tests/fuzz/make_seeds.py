@@ -50,6 +50,11 @@ def seed_nets() -> dict[str, Net]:
     fork.flatten()
     fork.add(skip)
     fork.linear(3, 0.7)
+    masked = nets.Builder(random, (2, 5, 4))
+    masked.conv(3, 3, 0.7, pad=1, masked=True)
+    masked.relu()
+    masked.flatten()
+    masked.linear(3, 0.8, masked=True)
     small = nets.small(recipe=Recipe(SGD, momentum=0.9, weight_decay=0.01))
     return {
         "small": small,
@@ -59,6 +64,7 @@ def seed_nets() -> dict[str, Net]:
         "plain": nets.mlp((5, 2), None, recipe=Recipe(SGD, momentum=0.0)),
         "wide": wide.net(),
         "fork": fork.net(),
+        "masked": masked.net(),
         "scheduled": nets.small(recipe=Recipe(ADAMW, schedule=COSINE, schedule_steps=4, warmup_steps=2, clip_norm=0.5)),
         "nesterov": nets.small(recipe=Recipe(SGD, nesterov=True, schedule=STEP, schedule_steps=2, schedule_factor=0.1)),
         **{f"tangled-{seed}": nets.tangled(seed) for seed in range(TANGLED)},

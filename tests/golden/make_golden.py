@@ -109,25 +109,39 @@ def graph(d: Description) -> bytes:
 
 
 def params_and_pattern(d: Description) -> tuple[bytes, bytes]:
-    """A parameter with `live`, pairs of row and column in order, is CSR; one without is dense."""
+    """A parameter with `live`, pairs of row and column in order, is CSR, or `masked`; one without is dense."""
     params, pattern = struct.pack("<2I", len(d["parameters"]), 0), b""
     for parameter in d["parameters"]:
         rows, cols = parameter["shape"][0], math.prod(parameter["shape"][1:])
         if "live" not in parameter:
             params += struct.pack("<6I", 0, rows, cols, rows * cols, 0, 0)
             continue
-        live = parameter["live"]
-        starts = [sum(1 for r, _ in live if r < row) for row in range(rows + 1)]
-        columns = struct.pack(f"<{len(live)}{'H' if cols <= 65536 else 'I'}", *(c for _, c in live))
+        live = listed = parameter["live"]
+        encoding = 1 if cols <= 65536 else 2
+        if parameter.get("masked"):
+            encoding, listed = 5, [[r, c] for r in range(rows) for c in range(cols) if [r, c] not in live]
+        starts = [sum(1 for r, _ in listed if r < row) for row in range(rows + 1)]
+        columns = struct.pack(f"<{len(listed)}{'I' if encoding == 2 else 'H'}", *(c for _, c in listed))
         row_ptr = len(pattern) + -len(pattern) % 4
         pattern = pattern.ljust(row_ptr, b"\0") + struct.pack(f"<{rows + 1}I", *starts)
-        params += struct.pack("<6I", 1 if cols <= 65536 else 2, rows, cols, len(live), row_ptr, len(pattern))
+        params += struct.pack("<6I", encoding, rows, cols, len(live), row_ptr, len(pattern))
         pattern += columns
     return params, pattern
 
 
 def values(d: Description, kind: str) -> bytes:
-    return b"".join(struct.pack(f"<{len(p[kind])}f", *p[kind]) for p in d["parameters"])
+    return b"".join(struct.pack("<f", value) for p in d["parameters"] for value in stored(p, kind))
+
+
+def stored(parameter: Description, kind: str) -> list[float]:
+    """`masked`: 0 where nothing is live."""
+    if not parameter.get("masked"):
+        return list(parameter[kind])
+    cols = math.prod(parameter["shape"][1:])
+    found = [0.0] * (parameter["shape"][0] * cols)
+    for (row, column), value in zip(parameter["live"], parameter[kind], strict=True):
+        found[row * cols + column] = value
+    return found
 
 
 if __name__ == "__main__":
