@@ -94,7 +94,7 @@ def prepare(options: Options, watch: Watch) -> Search:
         raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
     preset = PRESETS[name].defaults if name in PRESETS else {}
     options = replace(options, model=name).resolve(preset)
-    data = load_data(options.data, options.split_seed)
+    data = load_data(options.data, options.split_seed, lambda line: None if options.quiet else _tell(line))
     model = load_model(name, data.input_shape, data.classes)
     parts = split(data, options.filled("validation"), options.split_seed)
     recipe, rewind_step = _recipe(options, len(parts.x_train))
@@ -117,6 +117,10 @@ def prepare(options: Options, watch: Watch) -> Search:
         raise UsageError(f"layer '{layer}' would lose its last live weight in round 1; take a smaller prune_fraction")
     check_ticket_there(path / "ticket")
     return search
+
+
+def _tell(line: str) -> None:
+    print(f"find: {line}", file=sys.stderr)
 
 
 def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:

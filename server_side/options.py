@@ -31,7 +31,7 @@ class Options:
     """Options of a search; densities, shares and accuracies are fractions of 1."""
 
     data: str = "digits"
-    """digits, idx:DIR (original MNIST-style files), npz:FILE (x, y, optional x_test, y_test) or package.module:function"""
+    """digits, idx:DIR, npz:FILE, cifar10:DIR, cifar100:DIR, images:DIR, table:FILE (.csv, .parquet), download:NAME (mnist, fashion-mnist, cifar10, cifar100) or package.module:function"""
     model: str | None = None
     """lenet-300-100, lenet-300-100-digits or package.module:factory (default: lenet-300-100-digits for digits)"""
     seeds: int = 5
