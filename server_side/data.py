@@ -1,4 +1,4 @@
-"""Labelled data for a search: `digits`, `idx:DIR`, `npz:FILE` or `package.module:function`, checked and split.
+"""Labelled data for a search, read by server_side/sources, checked and split.
 
 Samples stay in the units of their source; the split computes the normalisation that the ticket's card carries to the
 devices. The test part is never used to choose anything.
@@ -6,15 +6,9 @@ devices. The test part is never used to choose anything.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import importlib
-import struct
-import traceback
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,10 +16,29 @@ from numpy.typing import NDArray
 
 from server_side.errors import UsageError
 from server_side.seeds import generator
+from server_side.sources.cifar import read_cifar10, read_cifar100
+from server_side.sources.download import DOWNLOAD_OPTIONS, Tell, read_download
+from server_side.sources.idx import IDX_OPTIONS, read_idx
+from server_side.sources.images import IMAGE_OPTIONS, read_images
+from server_side.sources.npz import NPZ_OPTIONS, read_npz
+from server_side.sources.source import Samples, Source, parse
+from server_side.sources.tables import TABLE_OPTIONS, read_table
+from server_side.sources.user_code import call, import_object, read_function
+
+__all__ = ["Dataset", "Split", "call", "import_object", "load_data", "split"]
 
 Array = NDArray[Any]
 TEST_SHARE = 0.2  # held out, by class, where a source has no test part of its own
-IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+READERS: Mapping[str, tuple[Callable[[Source], Samples], tuple[str, ...]]] = {
+    "idx": (read_idx, IDX_OPTIONS),
+    "npz": (read_npz, NPZ_OPTIONS),
+    "cifar10": (read_cifar10, ()),
+    "cifar100": (read_cifar100, ()),
+    "images": (read_images, IMAGE_OPTIONS),
+    "table": (read_table, TABLE_OPTIONS),
+}
+EXPECTED = "digits, idx:DIR, npz:FILE, cifar10:DIR, cifar100:DIR, images:DIR, table:FILE, download:NAME or package.module:function"
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class Dataset:
     x_test: Array
     y_test: Array
     labels: tuple[str, ...]
+    by_feature: bool = False  # whether each entry of a sample's first dimension is normalised by itself
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -50,8 +64,8 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all samples and labels, hexadecimal."""
-        digest = hashlib.sha256()
+        """SHA-256 over all samples, classes and their names, hexadecimal."""
+        digest = hashlib.sha256(repr((self.labels, self.by_feature)).encode())
         for array in (self.x_train, self.y_train, self.x_test, self.y_test):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -62,7 +76,8 @@ class Dataset:
 class Split:
     """What a search trains on: normalised float32 samples and int64 labels, and how they were normalised.
 
-    `x = (raw - mean) * inverse_std`, in float32, per channel of (channels, height, width) samples, else one for all.
+    `x = (raw - mean) * inverse_std`, in float32, per channel of (channels, height, width) samples, per feature of a
+    table, else one for all.
     """
 
     x_train: Array
@@ -75,18 +90,24 @@ class Split:
     inverse_std: NDArray[np.float32]
 
 
-def load_data(source: str, split_seed: int = 0) -> Dataset:
-    """Reads `source`; raises UsageError naming what is wrong with it. `split_seed` only splits off a missing test part."""
+def load_data(source: str, split_seed: int = 0, tell: Tell = lambda line: None) -> Dataset:
+    """Reads `source`; raises UsageError naming what is wrong with it. `split_seed` only splits off a missing test part;
+    `tell` hears a line for each file that is fetched."""
+    return _dataset(_read(source, tell), split_seed)
+
+
+def _read(source: str, tell: Tell) -> Samples:
+    kind = source.partition(":")[0]
     if source == "digits":
-        return _with_test_part(source, *_digits(), split_seed)
-    if source.startswith("idx:"):
-        return _idx(Path(source[4:]))
-    if source.startswith("npz:"):
-        path = Path(source[4:])
-        return replace(_from_mapping(source, _npz(path), split_seed), name=f"npz:{path.name}")
-    if ":" in source:
-        return _from_mapping(source, _call(source), split_seed)
-    raise UsageError(f"data '{source}': expected digits, idx:DIR, npz:FILE or package.module:function")
+        return _digits()
+    if ":" not in source:
+        raise UsageError(f"data '{source}': expected {EXPECTED}")
+    if kind == "download":
+        return read_download(parse(source, DOWNLOAD_OPTIONS), tell)
+    if kind in READERS:
+        read, options = READERS[kind]
+        return read(parse(source, options))
+    return read_function(Source(source, source, {}))
 
 
 def split(data: Dataset, validation: float, split_seed: int) -> Split:
@@ -98,12 +119,14 @@ def split(data: Dataset, validation: float, split_seed: int) -> Split:
         )
     order = generator(split_seed, "validation").permutation(len(data.x_train))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
-    mean, inverse_std = _normalisation(data.x_train[kept])
+    mean, inverse_std = _normalisation(data.x_train[kept], data.by_feature or data.x_train.ndim == 4)
 
     def normalised(x: Array) -> Array:
         wide = (-1,) + (1,) * (x.ndim - 2)
         with np.errstate(over="ignore", invalid="ignore"):
-            result: Array = (x.astype(np.float32) - mean.reshape(wide)) * inverse_std.reshape(wide)
+            result = x.astype(np.float32)
+            result -= mean.reshape(wide)  # in place: a set of pictures is gigabytes as float32
+            result *= inverse_std.reshape(wide)
         if not (np.isfinite(result).all() and np.isfinite(inverse_std).all() and (inverse_std > 0).all()):
             raise UsageError(
                 f"data '{data.name}': samples of {x.min():g} to {x.max():g} cannot be normalised in "
@@ -123,156 +146,103 @@ def split(data: Dataset, validation: float, split_seed: int) -> Split:
     )
 
 
-def _normalisation(x: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    axes = (0, 2, 3) if x.ndim == 4 else None
-    mean = np.atleast_1d(x.mean(axis=axes, dtype=np.float64)).astype(np.float32)
-    std = np.atleast_1d(x.std(axis=axes, dtype=np.float64))
+def _normalisation(x: Array, by_feature: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    channels = [x[:, channel] for channel in range(x.shape[1])] if by_feature else [x]
+    mean = np.array([channel.mean(dtype=np.float64) for channel in channels]).astype(np.float32)
+    std = np.array([channel.std(dtype=np.float64) for channel in channels])
     with np.errstate(over="ignore", divide="ignore"):
         return mean, (1.0 / np.where(std > 0, std, 1.0)).astype(np.float32)
 
 
-def _digits() -> tuple[Array, Array]:
+def _digits() -> Samples:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    return bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
+    return Samples("digits", bunch.images.astype(np.uint8), bunch.target.astype(np.int64))
 
 
-def _idx(directory: Path) -> Dataset:
-    parts = [
-        _read_idx(_idx_file(directory, name))
-        for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    ]
-    return _checked(f"idx:{directory.resolve().name}", *parts)
+def _dataset(found: Samples, split_seed: int) -> Dataset:
+    """Checks every part of it, and holds out a test part where there is none."""
+    parts = [("train", found.x, found.y)]
+    if found.x_test is not None and found.y_test is not None:
+        parts.append(("test", found.x_test, found.y_test))
+    for part, x, y in parts:
+        _check_part(found, part, x, y)
+    labels = _labels(found)
+    checked = [(_as_float32(found.name, part, x), _numbers(found, part, y, labels)) for part, x, y in parts]
+    (x, y), (x_test, y_test) = (
+        checked if len(checked) == 2 else _with_test_part(found.name, *checked[0], labels, split_seed)
+    )
+    if x.shape[1:] != x_test.shape[1:]:
+        raise UsageError(f"data '{found.name}': training samples {x.shape[1:]} but test samples {x_test.shape[1:]}")
+    return Dataset(found.name, x, y, x_test, y_test, labels, found.by_feature)
 
 
-def _idx_file(directory: Path, name: str) -> Path:
-    for candidate in (f"{name}-ubyte.gz", f"{name}-ubyte", f"{name.replace('-idx', '.idx')}-ubyte"):
-        if (directory / candidate).is_file():
-            return directory / candidate
-    raise UsageError(f"data 'idx:{directory}': no file {name}-ubyte.gz; it must hold the four original IDX files")
-
-
-def _read_idx(path: Path) -> Array:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, rank = struct.unpack_from(">HBB", content)
-        shape = struct.unpack_from(f">{rank}I", content, 4)
-        if zeros or kind not in IDX_TYPES:
-            raise ValueError("not an IDX header")
-        return np.frombuffer(content, IDX_TYPES[kind], offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise UsageError(f"'{path}' is not a whole IDX file: {error}; download it again") from error
-
-
-def _npz(path: Path) -> dict[str, Array]:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise UsageError(f"data 'npz:{path}': {error.strerror}; name an npz file of x and y") from error
-    except Exception as error:  # numpy raises many kinds for damaged archives
-        raise UsageError(
-            f"data 'npz:{path}': not a whole npz file of plain arrays; write it with numpy.savez(file, x=x, y=y)"
-        ) from error
-
-
-def _call(source: str) -> dict[str, Any]:
-    result = call(import_object(source, "data"), source, "data")
-    if isinstance(result, tuple) and len(result) == 2:
-        result = {"x": result[0], "y": result[1]}
-    if not isinstance(result, dict):
-        raise UsageError(f"data '{source}': returned {type(result).__name__}, expected (x, y) or a dict with x and y")
-    return result
-
-
-def import_object(source: str, what: str) -> Any:
-    """The object named `package.module:name`; UsageError if there is none."""
-    module_name, _, attribute = source.partition(":")
-    try:
-        module = importlib.import_module(module_name) if module_name else None
-    except ImportError as error:
-        raise UsageError(f"{what} '{source}': {error}; expected package.module:name, importable from here") from error
-    except Exception as error:  # whatever the module does when it is imported
-        raise _raised(source, what, error) from error
-    if not hasattr(module, attribute):
-        raise UsageError(
-            f"{what} '{source}': module '{module_name}' has no '{attribute}'; expected package.module:name"
-        )
-    return getattr(module, attribute)
-
-
-def call(function: Callable[[], Any], source: str, what: str) -> Any:
-    """What `function`, the user's own at `source`, returns; UsageError, with the place, where it raises."""
-    try:
-        return function()
-    except Exception as error:
-        raise _raised(source, what, error) from error
-
-
-def _raised(source: str, what: str, error: Exception) -> UsageError:
-    """Names the line of the user's code at which it ended."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    file, line, text = place.filename, place.lineno, str(error)
-    if isinstance(error, SyntaxError):
-        file, line, text = error.filename or source, error.lineno, error.msg
-    return UsageError(f"{what} '{source}': {type(error).__name__}: {text} (in {file}, line {line}); mend it")
-
-
-def _from_mapping(name: str, arrays: dict[str, Any], split_seed: int) -> Dataset:
-    if missing := [key for key in ("x", "y") if key not in arrays]:
-        raise UsageError(f"data '{name}': no array '{missing[0]}'; it has {', '.join(sorted(arrays)) or 'none'}")
-    x, y = np.asarray(arrays["x"]), np.asarray(arrays["y"])
-    half = [key for key in ("x_test", "y_test") if key in arrays]
-    if len(half) == 1:
-        other = {"x_test": "y_test", "y_test": "x_test"}[half[0]]
-        raise UsageError(f"data '{name}': {half[0]} without {other}; give both, or neither and a test part is held out")
-    if half:
-        return _checked(name, x, y, np.asarray(arrays["x_test"]), np.asarray(arrays["y_test"]))
-    return _with_test_part(name, x, y, split_seed)
-
-
-def _with_test_part(name: str, x: Array, y: Array, split_seed: int) -> Dataset:
-    """Holds out TEST_SHARE of every class, rounded up, at random."""
-    _check_part(name, "train", x, y)
-    order = generator(split_seed, "test").permutation(len(y))
-    ranks = np.zeros(len(y))
-    for label in np.unique(y):
-        members = order[y[order] == label]
-        ranks[members] = np.arange(len(members)) / len(members)
-    test = ranks < TEST_SHARE
-    return _checked(name, x[~test], y[~test], x[test], y[test])
-
-
-def _checked(name: str, x_train: Array, y_train: Array, x_test: Array, y_test: Array) -> Dataset:
-    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        _check_part(name, part, x, y)
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise UsageError(f"data '{name}': training samples {x_train.shape[1:]} but test samples {x_test.shape[1:]}")
-    classes = int(y_train.max()) + 1
-    if classes < 2 or int(y_test.max()) >= classes:
-        raise UsageError(
-            f"data '{name}': labels 0..{classes - 1} in the training part, up to {int(y_test.max())} in the test part"
-        )
-    x_train, x_test = _as_float32(name, "train", x_train), _as_float32(name, "test", x_test)
-    labels = tuple(str(label) for label in range(classes))
-    return Dataset(name, x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), labels)
-
-
-def _check_part(name: str, part: str, x: Array, y: Array) -> None:
-    where = f"data '{name}', {part} part"
-    if x.ndim < 2 or not len(x):
+def _check_part(found: Samples, part: str, x: Array, y: Array) -> None:
+    where = f"data '{found.name}', {part} part"
+    if x.ndim < 2 or not x.size:
         raise UsageError(f"{where}: x has shape {x.shape}; expected (samples, ...) with at least one sample")
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise UsageError(f"{where}: x is {x.dtype}; expected uint8 or float")
     if y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise UsageError(f"{where}: y is {y.dtype} of shape {y.shape}; expected {len(x)} integers")
-    if int(y.min()) < 0:
-        raise UsageError(f"{where}: label {int(y.min())}; labels count from 0")
+    if int(y.min()) < found.first_label:
+        raise UsageError(f"{where}: label {int(y.min())}; labels count from {found.first_label}")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise UsageError(
             f"{where}: sample {int(np.argwhere(~np.isfinite(x))[0][0])} holds NaN or infinity; clean the data"
         )
+
+
+def _labels(found: Samples) -> tuple[str, ...]:
+    """The names of all classes: those it came with, else the numbers up to the largest of the training part."""
+    where = f"data '{found.name}'"
+    first, low, high = found.first_label, int(found.y.min()), int(found.y.max())
+    if found.labels is None and low > first:
+        raise UsageError(
+            f"{where}: labels {low}..{high} in the training part, but they count from {first}; say ?first_label={low} (idx "
+            "and npz), or count from 0"
+        )
+    count = high - first + 1 if found.labels is None else len(found.labels)
+    if not 2 <= count <= len(found.y):
+        raise UsageError(
+            f"{where}: {count} classes for {len(found.y)} samples to train; expected two at least, and fewer"
+        )
+    labels = found.labels or tuple(str(label) for label in range(first, high + 1))
+    if len(set(labels)) < count or not all(label and label.isprintable() for label in labels):
+        raise UsageError(f"{where}: classes without a printable name or with the same one; give each a name of its own")
+    return labels
+
+
+def _numbers(found: Samples, part: str, y: Array, labels: tuple[str, ...]) -> NDArray[np.int64]:
+    """Class numbers from 0, each with a label."""
+    last = found.first_label + len(labels) - 1
+    if int(y.max()) > last:
+        raise UsageError(
+            f"data '{found.name}', {part} part: label {int(y.max())}, but the classes are {found.first_label}..{last}"
+        )
+    return y.astype(np.int64) - found.first_label
+
+
+Part = tuple[Array, NDArray[np.int64]]
+
+
+def _with_test_part(
+    name: str, x: Array, y: NDArray[np.int64], labels: tuple[str, ...], split_seed: int
+) -> tuple[Part, Part]:
+    """Holds out TEST_SHARE of every class, rounded up, at random."""
+    order = generator(split_seed, "test").permutation(len(y))
+    ranks = np.zeros(len(y))
+    for label in np.unique(y):
+        members = order[y[order] == label]
+        if len(members) == 1:
+            raise UsageError(
+                f"data '{name}': class '{labels[label]}' has a single sample, which cannot both train and test; add some, or "
+                "leave it out"
+            )
+        ranks[members] = np.arange(len(members)) / len(members)
+    test = ranks < TEST_SHARE
+    return (x[~test], y[~test]), (x[test], y[test])
 
 
 def _as_float32(name: str, part: str, x: Array) -> Array:

@@ -40,6 +40,7 @@ from server_side.training import (
     evaluation_steps,
 )
 
+AUGMENTED_STEPS = 16  # whose samples are made at once
 STATE = ("trainer", "step", "early", "snapshots", "validation", "train_loss", "losses")  # of a checkpoint
 
 
@@ -151,15 +152,32 @@ class _Run:
 
     def advance(self) -> None:
         """Trains to the next step where something is to be done. Raises NonFiniteLoss."""
-        split, recipe = self.engine.split, self.engine.recipe
         until = min(due for due in (*self.evaluations, *self.job.snapshot_steps) if due > self.step)
-        rows = np.stack([self.order.indices(step) for step in range(self.step, until)])
-        rates = None
-        if not recipe.has_constant_rate:
-            rates = learning_rates(recipe, self.step, until, held=self.job.holds_rate)
-        self._losses.append(self.trainer.train_steps(split.x_train, split.y_train, rows, rates))
+        rates = learning_rates(self.engine.recipe, self.step, until, held=self.job.holds_rate)
+        at_once = until - self.step if self.engine.recipe.augmentation is None else AUGMENTED_STEPS
+        for first in range(self.step, until, at_once):
+            last = min(first + at_once, until)
+            x, y, rows = self._samples(first, last)
+            self._losses.append(self.trainer.train_steps(x, y, rows, rates[first - self.step : last - self.step]))
         self.step = until
         self.visit()
+
+    def _samples(self, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Samples, labels, and for each step from `first` to before `last` which of them make up its batch."""
+        split, augmentation = self.engine.split, self.engine.recipe.augmentation
+        rows = np.stack([self.order.indices(step) for step in range(first, last)])
+        if augmentation is None:
+            return split.x_train, split.y_train, rows
+        draws = [augmentation.draws(self.job.order_seed, step, rows.shape[1]) for step in range(first, last)]
+        pictures = split.x_train.reshape(
+            len(split.x_train), -1, *split.x_train.shape[-2:]
+        )  # grey ones may have no channel
+        batches = [augmentation.apply_numpy(pictures[r], d) for r, d in zip(rows, draws, strict=True)]
+        return (
+            np.concatenate(batches).reshape(-1, *split.x_train.shape[1:]),
+            split.y_train[rows].ravel(),
+            np.arange(rows.size).reshape(rows.shape),
+        )
 
     def visit(self) -> None:
         """Keeps a snapshot and evaluates, where this step asks for it. Raises NonFiniteLoss."""

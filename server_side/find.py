@@ -94,16 +94,12 @@ def prepare(options: Options, watch: Watch) -> Search:
     name = options.model or ("lenet-300-100-digits" if options.data == "digits" else None)
     if name is None:
         raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
-    if name in PRESETS and (unsettable := PRESETS[name].unsettable()):
-        raise UsageError(
-            f"model '{name}': its protocol sets {', '.join(unsettable)}, which a search cannot take from a preset yet"
-        )
     defaults = PRESETS[name].defaults if name in PRESETS else {}
     options = replace(options, model=name).resolve(defaults)
-    data = load_data(options.data, options.split_seed)
+    data = load_data(options.data, options.split_seed, lambda line: None if options.quiet else _tell(line))
     model = load_model(name, data.input_shape, data.classes)
     parts = split(data, options.filled("validation"), options.split_seed)
-    recipe, rewind_step = _recipe(options, len(parts.x_train))
+    recipe, rewind_step = _recipe(options, len(parts.x_train), data.input_shape)
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
     path = Path(options.output_dir or f"runs/{slug}")
     options = options.settled(kept_options(path), torch.cuda.is_available())
@@ -125,8 +121,13 @@ def prepare(options: Options, watch: Watch) -> Search:
     return search
 
 
-def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:
+def _tell(line: str) -> None:
+    print(f"find: {line}", file=sys.stderr)
+
+
+def _recipe(options: Options, samples: int, input_shape: tuple[int, ...]) -> tuple[Recipe, int]:
     """The recipe and the rewind step, with epochs turned into steps."""
+    from server_side.augment import Augmentation
     from server_side.training import Recipe
 
     per_epoch = samples // options.filled("batch")
@@ -139,6 +140,9 @@ def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:
         raise UsageError(
             f"steps {steps}: must be at least evaluate_every ({every}) and more than rewind_step ({rewind_step})"
         )
+    augmentation = Augmentation.parse(options.augment) if options.augment else None
+    if augmentation is not None:
+        augmentation.check(input_shape)
     warmup = parse_steps(options.filled("warmup"), per_epoch, "warmup")
     drops = [parse_steps(text, per_epoch, "learning_rate_drops") for text in options.learning_rate_drops or ()]
     if warmup >= steps or drops != sorted(set(drops)) or not all(warmup < drop < steps for drop in drops):
@@ -160,6 +164,7 @@ def _recipe(options: Options, samples: int) -> tuple[Recipe, int]:
         drops=tuple(drops),
         factor=options.learning_rate_factor or 0.0,
         warmup=warmup,
+        augmentation=augmentation,
     )
     return recipe, rewind_step
 

@@ -1,13 +1,13 @@
 """How many weights are live after each round, and the share of its live weights that each layer loses in one.
 
-Layers that are excluded are not pruned and count in no quota and no density: peers that count them prune the others more
-than they were told to.
+Layers that are excluded are not pruned and count in no quota: peers that count them prune the others more than they were
+told to. A density is of all weights that could be pruned, those of excluded layers too, as in the papers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -22,17 +22,22 @@ MOST_ROUNDS = 10_000
 
 @dataclass(frozen=True)
 class Ladder:
-    """`shapes` of the weights that are pruned, by name; `fractions` that a round removes, by name or of ALL; `rungs`: live
-    weights after each round, the dense counts first, by name or of ALL."""
+    """`shapes` of the weights that are pruned, by name; `rungs`: how many of them are live after each round, the dense counts
+    first, by name or of ALL; `excluded`: weights of the layers that could be pruned but are left out."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    fractions: Mapping[str, float]
     rungs: tuple[Mapping[str, int], ...]
+    excluded: int = 0
 
     @property
     def live(self) -> list[int]:
-        """Live weights after each round, the dense count first."""
-        return [sum(rung.values()) for rung in self.rungs]
+        """Live weights after each round, those of excluded layers among them, the dense count first."""
+        return [self.excluded + sum(rung.values()) for rung in self.rungs]
+
+    @property
+    def densities(self) -> list[float]:
+        """Share of all weights that could be pruned, after each round."""
+        return [live / self.live[0] for live in self.live]
 
     @property
     def is_global(self) -> bool:
@@ -47,70 +52,69 @@ class Ladder:
 def ladder(network: Network, options: Options) -> Ladder:
     """Of filled options; raises UsageError for a pattern that matches no layer, or where nothing is left to prune."""
     shapes = _pruned_shapes(network, options.exclude or [])
+    excluded = sum(math.prod(network.parameter_shapes[name]) for name in network.prunable if name not in shapes)
     if options.n_of_m is not None:
-        return _n_of_m_ladder(shapes, *options.n_of_m)
+        return Ladder(shapes, _n_of_m_rungs(shapes, *options.n_of_m), excluded)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     if options.scope == "global":
         sizes, fractions = {ALL: sum(sizes.values())}, {ALL: float(options.filled("prune_fraction"))}
     else:
         fractions = _fractions(network, options, tuple(shapes))
     rungs: list[Mapping[str, int]] = [sizes]
-    limit = options.target_density
+    wanted = (options.target_density or 0.0) * (excluded + sum(sizes.values()))
     while len(rungs) <= (options.rounds or MOST_ROUNDS):
-        if options.rounds is None and limit is not None and sum(rungs[-1].values()) <= limit * sum(sizes.values()):
+        if options.rounds is None and excluded + sum(rungs[-1].values()) <= wanted:
             break
         after = {name: live - removed_count(live, fractions[name]) for name, live in rungs[-1].items()}
         if after == rungs[-1]:
             break
         rungs.append(after)
-    return Ladder(shapes, fractions, tuple(rungs))
+    return Ladder(shapes, tuple(rungs), excluded)
 
 
-def _n_of_m_ladder(shapes: Mapping[str, tuple[int, ...]], n: int, m: int) -> Ladder:
+def _n_of_m_rungs(shapes: Mapping[str, tuple[int, ...]], n: int, m: int) -> tuple[Mapping[str, int], ...]:
     """One of every m inputs fewer a round, down to n; of a last few that are no whole m, what is beyond that."""
 
     def live(shape: tuple[int, ...], kept: int) -> int:
         whole, rest = divmod(shape[1], m)
         return math.prod(shape) // shape[1] * (whole * kept + min(rest, kept))
 
-    rungs = tuple({name: live(shape, kept) for name, shape in shapes.items()} for kept in range(m, n - 1, -1))
-    return Ladder(shapes, {}, rungs)
+    return tuple({name: live(shape, kept) for name, shape in shapes.items()} for kept in range(m, n - 1, -1))
+
+
+def first_match(layer: str, patterns: Iterable[str]) -> str | None:
+    """The first of the patterns, as of file names, that fits the layer: its weight's name without `.weight`."""
+    return next((pattern for pattern in patterns if fnmatchcase(layer, pattern)), None)
+
+
+def layer_of(name: str) -> str:
+    """The layer of a weight, as patterns mean it."""
+    return name.removesuffix(".weight")
 
 
 def _pruned_shapes(network: Network, exclude: list[str]) -> dict[str, tuple[int, ...]]:
-    for pattern in exclude:
-        _check_pattern("exclude", pattern, network)
-    shapes = {
-        name: network.parameter_shapes[name]
-        for name in network.prunable
-        if not any(_matches(name, pattern) for pattern in exclude)
-    }
-    if not shapes:
+    _check_patterns("exclude", exclude, network)
+    names = [name for name in network.prunable if first_match(layer_of(name), exclude) is None]
+    if not names:
         raise UsageError(f"exclude {exclude}: no layer is left to prune; leave some out")
-    return shapes
+    return {name: network.parameter_shapes[name] for name in names}
 
 
 def _fractions(network: Network, options: Options, names: tuple[str, ...]) -> dict[str, float]:
     """The first pattern that matches, else the output layer's, else the common one."""
     patterns = options.prune_fractions or {}
-    for pattern in patterns:
-        _check_pattern("prune_fractions", pattern, network)
+    _check_patterns("prune_fractions", patterns, network)
     fractions = dict.fromkeys(names, float(options.filled("prune_fraction")))
     if network.prunable[-1] in fractions:
         fractions[network.prunable[-1]] = float(options.filled("output_prune_fraction"))
-    for name in names:
-        fractions[name] = next(
-            (share for pattern, share in patterns.items() if _matches(name, pattern)), fractions[name]
-        )
-    return fractions
+    found = {name: first_match(layer_of(name), patterns) for name in names}
+    return {name: fractions[name] if pattern is None else patterns[pattern] for name, pattern in found.items()}
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """`conv1` is meant by conv1, conv* and conv1.weight."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)
-
-
-def _check_pattern(option: str, pattern: str, network: Network) -> None:
-    if not any(_matches(name, pattern) for name in network.prunable):
-        layers = ", ".join(name.rpartition(".")[0] or name for name in network.prunable)
-        raise UsageError(f"{option} '{pattern}': no layer that can be pruned has such a name; there are {layers}")
+def _check_patterns(option: str, patterns: Iterable[str], network: Network) -> None:
+    layers = [layer_of(name) for name in network.prunable]
+    for pattern in patterns:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise UsageError(
+                f"{option} '{pattern}': no layer that can be pruned has such a name; there are {', '.join(layers)}"
+            )

@@ -30,6 +30,7 @@ FALLBACKS: Mapping[str, Any] = {
     "nesterov": False,
     "weight_decay": 0.0,
     "label_smoothing": 0.0,
+    "augment": "",
     "batch": 64,
     "steps": "20ep",
     "evaluate_every": "1ep",
@@ -54,7 +55,7 @@ class Options:
     """Options of a search; densities, shares and accuracies are fractions of 1."""
 
     data: str = "digits"
-    """digits, idx:DIR (original MNIST-style files), npz:FILE (x, y, optional x_test, y_test) or package.module:function"""
+    """digits, idx:DIR, npz:FILE, cifar10:DIR, cifar100:DIR, images:DIR, table:FILE (.csv, .parquet), download:NAME (mnist, fashion-mnist, cifar10, cifar100) or package.module:function"""
     model: str | None = None
     """lenet-300-100, lenet-300-100-digits, conv-2, conv-4, conv-6, vgg-16, vgg-19, resnet-20, resnet-18, resnet-50, mobilenet,
     sensor-1d or package.module:factory (default: lenet-300-100-digits for digits)"""
@@ -141,6 +142,8 @@ class Options:
     """L2, added to the gradient; of adamw apart from it (default: 0)"""
     label_smoothing: float | None = None
     """share of each label given to all classes alike (default: 0)"""
+    augment: str | None = None
+    """random changes of training pictures: flip (left to right), crop4 (moved by up to 4 pixels), flip,crop4 (default: none)"""
     batch: int | None = None
     """samples a step"""
     steps: str | None = None

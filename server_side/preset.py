@@ -7,17 +7,16 @@ after a round. It refuses, in one line, what was changed by mistake.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from export.network import Network, Shape
 from server_side.errors import UsageError
+from server_side.ladder import first_match, ladder, layer_of
 from server_side.options import Options
-from server_side.prune import removed_count
 
 
 @dataclass(frozen=True)
@@ -74,55 +73,23 @@ class Preset:
             if pattern not in free and sums[pattern] != expected:
                 raise self._changed(name, f"layers {pattern} have {sums[pattern]:,} weights instead of {expected:,}")
         if not free:
-            self._check_densities(name, sizes)
+            self._check_densities(name, network)
 
-    def _check_densities(self, name: str, sizes: Mapping[str, int]) -> None:
-        percents = [100 * density for density in self.densities(sizes, max(self.expected_densities))]
+    def _check_densities(self, name: str, network: Network) -> None:
+        rounds = max(self.expected_densities)
+        percents = [
+            100 * density for density in ladder(network, Options(rounds=rounds).resolve(self.defaults)).densities
+        ]
         for number, expected in self.expected_densities.items():
             if round(percents[number], 1) != expected:
                 raise self._changed(name, f"round {number} leaves {percents[number]:.2f} % instead of {expected} %")
-
-    def densities(self, sizes: Mapping[str, int], rounds: int) -> list[float]:
-        """Share of all prunable weights that is live after each round of `defaults`, the dense 1 first."""
-        left = {
-            layer: size for layer, size in sizes.items() if first_match(layer, self.defaults.get("exclude", ())) is None
-        }
-        kept, total = sum(sizes.values()) - sum(left.values()), sum(sizes.values())
-        if self.defaults.get("scope") == "global":
-            shares = {"all": self.defaults["prune_fraction"]}
-            left = {"all": sum(left.values())}
-        else:
-            shares = {layer: self._share(layer, is_output=layer == list(sizes)[-1]) for layer in left}
-        found = [1.0]
-        for _ in range(rounds):
-            left = {layer: count - removed_count(count, shares[layer]) for layer, count in left.items()}
-            found.append((kept + sum(left.values())) / total)
-        return found
-
-    def _share(self, layer: str, is_output: bool) -> float:
-        by_layer: Mapping[str, float] = self.defaults.get("prune_fractions", {})
-        if (pattern := first_match(layer, by_layer)) is not None:
-            return by_layer[pattern]
-        share: float = self.defaults["prune_fraction"]
-        return self.defaults.get("output_prune_fraction", share) if is_output else share
 
     def _changed(self, name: str, what: str) -> UsageError:
         return UsageError(
             f"model '{name}': {what}; its architecture or quotas were changed, mend server_side/presets.py"
         )
 
-    def unsettable(self) -> list[str]:
-        """Names in `defaults` that are no option, or one that is not left open."""
-        left_open = {field.name for field in fields(Options) if field.default is None}
-        return sorted(set(self.defaults) - left_open)
-
-
-def first_match(layer: str, patterns: Iterable[str]) -> str | None:
-    """The first of the patterns, as of file names, that fits the layer."""
-    return next((pattern for pattern in patterns if fnmatchcase(layer, pattern)), None)
-
 
 def layer_sizes(network: Network) -> dict[str, int]:
-    """Prunable weights by layer, in order of the graph; a layer is its weight's name without `.weight`."""
-    shapes = network.parameter_shapes
-    return {name.removesuffix(".weight"): math.prod(shapes[name]) for name in network.prunable}
+    """Prunable weights by layer, in order of the graph."""
+    return {layer_of(name): math.prod(network.parameter_shapes[name]) for name in network.prunable}

@@ -23,7 +23,7 @@ from server_side.errors import UsageError
 from server_side.ladder import Ladder, ladder
 from server_side.models import Model
 from server_side.options import Options
-from server_side.prune import LayerCollapse, Masks, checked
+from server_side.prune import LayerCollapse, Masks, checked, live_count
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
 from server_side.stacked import StackedEngine
@@ -233,11 +233,11 @@ class Search:
             kind: measure([[trainings[j.name] for j in jobs if (j.kind, j.seed) == (kind, s)] for s in self.seeds])
             for kind in dict.fromkeys(job.kind for job in jobs)
         }
-        return Round(number, _density(masks), masks, start, trainings, {**measured, **kinds})
+        return Round(number, self._density(masks), masks, start, trainings, {**measured, **kinds})
 
     def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
-        self.watch.begin_round(number, _density({job.seed: job.masks for job in jobs}), len(jobs))
+        self.watch.begin_round(number, self._density({job.seed: job.masks for job in jobs}), len(jobs))
         done = {job.name: self.directory.load(number, job) for job in jobs}
         trainings = {name: training for name, training in done.items() if training is not None}
 
@@ -278,6 +278,11 @@ class Search:
 
     def _stacked(self) -> StackedEngine:
         return StackedEngine(self.model, self.split, self.recipe, self.device())
+
+    def _density(self, masks: dict[int, Masks]) -> float:
+        """Share of live weights among all that could be pruned; every seed has the same, but for groups."""
+        first = next(iter(masks.values()))
+        return (self.ladder.excluded + live_count(first, tuple(first))) / self.ladder.live[0]
 
     def device(self) -> torch.device:
         return torch.device(self.options.accelerator)
@@ -336,9 +341,3 @@ def _stacks(jobs: list[Job]) -> list[list[Job]]:
 
 def _dense(rounds: list[Round], seed: int) -> Training:
     return rounds[0].trainings[f"seed{seed}-dense"]
-
-
-def _density(masks: dict[int, Masks]) -> float:
-    """Share of live weights; every seed has the same."""
-    first = next(iter(masks.values()))
-    return sum(int(mask.sum()) for mask in first.values()) / sum(mask.size for mask in first.values())

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from export.atomic import write_file
@@ -179,10 +180,18 @@ class _Run:
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of this step, a batch a replica."""
-        per_seed = {seed: order.indices(self.step) for seed, order in self.orders.items()}
-        index = torch.from_numpy(np.stack([per_seed[job.order_seed] for job in self.jobs])).to(self.engine.device)
+        index = self._of_replicas({seed: order.indices(self.step) for seed, order in self.orders.items()})
         x, y = self.engine.train_part
-        return x[index], y[index]
+        batch = x[index]
+        if (augmentation := self.engine.recipe.augmentation) is not None:
+            size = self.engine.recipe.batch
+            drawn = {seed: augmentation.draws(seed, self.step, size) for seed in self.orders}
+            pictures = batch.view(*batch.shape[:2], -1, *batch.shape[-2:])  # grey ones may have no channel
+            batch = augmentation.apply(pictures, self._of_replicas(drawn)).view(batch.shape)
+        return batch, y[index]
+
+    def _of_replicas(self, by_seed: dict[int, NDArray[np.int64]]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([by_seed[job.order_seed] for job in self.jobs])).to(self.engine.device)
 
     @contextlib.contextmanager
     def _drawing(self) -> Iterator[None]:

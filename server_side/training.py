@@ -20,6 +20,7 @@ from server_side.prune import Masks
 from server_side.seeds import derive
 
 if TYPE_CHECKING:
+    from server_side.augment import Augmentation
     from server_side.moving import Moving
 
 WITH_WEIGHTS = ("dense", "ticket", "mask")  # the kinds of trainings whose weights are needed afterwards
@@ -49,6 +50,7 @@ class Recipe:
     drops: tuple[int, ...] = ()
     factor: float = 0.1
     warmup: int = 0
+    augmentation: Augmentation | None = None
 
     @property
     def has_constant_rate(self) -> bool:
@@ -56,7 +58,7 @@ class Recipe:
 
     def to_card(self, epochs: int) -> dict[str, str | int | float]:
         """The recipe as a ticket's card tells it to devices: at a constant rate, since a schedule of the search is of
-        steps that a device never makes."""
+        steps that a device never makes, and without augmentation."""
         return {
             "optimizer": self.optimizer,
             "batch": self.batch,

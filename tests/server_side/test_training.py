@@ -161,7 +161,7 @@ def test_a_damaged_training_file_is_trained_again(tmp_path: Path) -> None:
 
 def test_the_recipe_counts_epochs_in_steps(tmp_path: Path) -> None:
     small = search(tmp_path, steps="3ep", evaluate_every="1ep")
-    recipe, rewind_step = _recipe(small.options, 256)
+    recipe, rewind_step = _recipe(small.options, 256, (20,))
     assert (recipe.steps, recipe.evaluate_every, rewind_step) == (48, 16, 0)
 
 
@@ -263,3 +263,39 @@ def test_tickets_may_start_from_trained_weights(tmp_path: Path, engine: str, ret
             assert (ticket.final[name][~mask] == 0).all()
     moved = np.abs(rounds[1].trainings["seed1-ticket"].final["fc2.bias"] - rounds[1].start[1]["fc2.bias"]).max()
     assert (moved > 1e-3) == (retrain == "learning-rate")  # the cosine's last rate is next to nothing
+
+
+def pictures() -> dict[str, Any]:
+    """Grey pictures of 6 x 6 without a channel, bright above or below the middle."""
+    generator = np.random.default_rng(3)
+    y = np.arange(320) % 2
+    x = (
+        generator.normal(size=(320, 6, 6))
+        + np.where(np.arange(6)[None, :, None] < 3, 1, -1) * (2 * y - 1)[:, None, None]
+    )
+    return {"x": x.astype(np.float32), "y": y}
+
+
+def looking() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+
+
+def test_both_engines_train_on_the_same_augmented_pictures_and_go_on_with_them(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        **{"data": f"{__name__}:pictures", "model": f"{__name__}:looking", "rounds": 1, "evaluate_every": "20it"},
+        **{"optimizer": "sgd", "learning_rate": 0.05},
+    }
+    runs = {
+        engine: search(tmp_path / engine, engine=engine, augment="flip,crop2", **settings).run()
+        for engine in ("stacked", "device")
+    }
+    for number, name in ((0, "seed1-dense"), (1, "seed1-shuffle0")):
+        one, other = (runs[engine][number].trainings[name] for engine in ("stacked", "device"))
+        np.testing.assert_allclose(one.train_loss[1:], other.train_loss[1:], rtol=1e-4)
+        np.testing.assert_allclose(one.validation_loss, other.validation_loss, rtol=1e-4)
+    plain_pictures = search(tmp_path / "plain", **settings).run()[0].trainings["seed1-dense"]
+    assert abs(plain_pictures.train_loss[1] - runs["stacked"][0].trainings["seed1-dense"].train_loss[1]) > 1e-3
+    with pytest.raises(Interrupted):
+        search(tmp_path / "stopped", Watcher(2), engine="device", augment="flip,crop2", **settings).run()
+    resumed = search(tmp_path / "stopped", engine="device", augment="flip,crop2", **settings)
+    same_tickets(search(tmp_path / "device", engine="device", augment="flip,crop2", **settings), resumed)
