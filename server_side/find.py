@@ -145,9 +145,9 @@ def _recipe(options: Options, samples: int, input_shape: tuple[int, ...]) -> tup
         augmentation.check(input_shape)
     warmup = parse_steps(options.filled("warmup"), per_epoch, "warmup")
     drops = [parse_steps(text, per_epoch, "learning_rate_drops") for text in options.learning_rate_drops or ()]
-    if warmup >= steps or drops != sorted(set(drops)) or not all(warmup < drop < steps for drop in drops):
+    if warmup >= steps or drops != sorted(set(drops)) or not all(warmup <= drop < steps for drop in drops):
         raise UsageError(
-            f"learning_rate_drops {options.learning_rate_drops}, warmup {options.warmup}: must rise, lie after the warm-up and "
+            f"learning_rate_drops {options.learning_rate_drops}, warmup {options.warmup}: must rise, not lie in the warm-up and lie "
             f"before the end, step {steps}"
         )
     recipe = Recipe(

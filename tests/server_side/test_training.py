@@ -282,8 +282,12 @@ def looking() -> torch.nn.Module:
 
 def test_both_engines_train_on_the_same_augmented_pictures_and_go_on_with_them(tmp_path: Path) -> None:
     settings: dict[str, Any] = {
-        **{"data": f"{__name__}:pictures", "model": f"{__name__}:looking", "rounds": 1, "evaluate_every": "20it"},
-        **{"optimizer": "sgd", "learning_rate": 0.05},
+        "data": f"{__name__}:pictures",
+        "model": f"{__name__}:looking",
+        "rounds": 1,
+        "evaluate_every": "20it",
+        "optimizer": "sgd",
+        "learning_rate": 0.05,
     }
     runs = {
         engine: search(tmp_path / engine, engine=engine, augment="flip,crop2", **settings).run()
