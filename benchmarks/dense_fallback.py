@@ -17,13 +17,13 @@ from unittest.mock import patch
 
 from benchmarks.circumstances import circumstances
 from benchmarks.interleaved import Entry, run_interleaved
-from benchmarks.layers import KERNELS, LAYERS, Conv, Layer, Linear, Pattern, Probe, available, ticket
+from benchmarks.layers import KERNELS, LAYERS, Layer, Pattern, Probe, available, conv, linear, ticket
 from export import layout
 from export.to_native import to_native_bytes
 
 DENSITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 FIRST_MASKED = {"csr": 2.0, "masked": 0.0}  # no density reaches the first
-SMALL_BATCHES: tuple[Layer, ...] = (Linear(784, 300, 8), Linear(784, 300, 1), Conv(64, 64, 16, 1))
+SMALL_BATCHES: tuple[Layer, ...] = (linear(784, 300, 8), linear(784, 300, 1), conv(64, 64, 16, 1))
 DEFAULT_JSON = Path(__file__).parent / "results/dense_fallback.json"
 
 

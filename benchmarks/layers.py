@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import subprocess
 import sys
@@ -46,82 +47,59 @@ Bits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Linear:
-    inputs: int
-    outputs: int
+class Layer:
+    """A network's second node; the first hands on each of its inputs, so that the gradient of them is asked for."""
+
+    name: str
+    network: Network
+    before: Bits  # the live weights of the first node
     batch: int
 
     @property
-    def name(self) -> str:
-        return f"linear {self.inputs}x{self.outputs}, batch {self.batch}"
-
-    @property
     def shape(self) -> tuple[int, ...]:
-        return (self.inputs,)
+        return self.network.input_shape
 
     @property
     def weight(self) -> tuple[int, ...]:
-        return (self.outputs, self.inputs)
+        return self.network.parameters[1].shape
+
+    @property
+    def outputs(self) -> int:
+        return self.weight[0]
 
     @property
     def positions(self) -> int:
-        return 1
-
-    def network(self) -> Network:
-        """A diagonal layer before it, so that the gradient of its input is asked for."""
-        nodes = (
-            Node("linear", "before", (0,), {"weight": "before"}),
-            Node("linear", "layer", (1,), {"weight": "layer"}),
-        )
-        parameters = (Parameter("before", (self.inputs, self.inputs), True), Parameter("layer", self.weight, True))
-        return Network(self.shape, parameters, nodes)
-
-    def diagonal(self) -> NDArray[np.bool_]:
-        return np.eye(self.inputs, dtype=bool)
+        return math.prod(self.shape[1:])
 
 
-@dataclass(frozen=True)
-class Conv:
-    channels: int
-    outputs: int
-    side: int
-    batch: int
-
-    @property
-    def name(self) -> str:
-        return f"conv 3x3 {self.channels}->{self.outputs}, {self.side}x{self.side}, batch {self.batch}"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.channels, self.side, self.side)
-
-    @property
-    def weight(self) -> tuple[int, ...]:
-        return (self.outputs, self.channels, 3, 3)
-
-    @property
-    def positions(self) -> int:
-        return self.side * self.side
-
-    def network(self) -> Network:
-        def attrs(kernel: int, pad: int, groups: int) -> dict[str, int]:
-            pairs = {"kernel": kernel, "stride": 1, "pad": pad, "dilation": 1}
-            return {f"{name}_{axis}": value for name, value in pairs.items() for axis in "hw"} | {"groups": groups}
-
-        nodes = (
-            Node("conv", "before", (0,), {"weight": "before"}, attrs(1, 0, self.channels)),
-            Node("conv", "layer", (1,), {"weight": "layer"}, attrs(3, 1, 1)),
-            Node("global_avg_pool", "pool", (2,)),
-        )
-        parameters = (Parameter("before", (self.channels, 1, 1, 1), True), Parameter("layer", self.weight, True))
-        return Network(self.shape, parameters, nodes)
-
-    def diagonal(self) -> NDArray[np.bool_]:
-        return np.ones((self.channels, 1, 1, 1), bool)
+def linear(inputs: int, outputs: int, batch: int) -> Layer:
+    nodes = (
+        Node("linear", "before", (0,), {"weight": "before"}),
+        Node("linear", "layer", (1,), {"weight": "layer"}),
+    )
+    parameters = (Parameter("before", (inputs, inputs), True), Parameter("layer", (outputs, inputs), True))
+    network = Network((inputs,), parameters, nodes)
+    return Layer(f"linear {inputs}x{outputs}, batch {batch}", network, np.eye(inputs, dtype=bool), batch)
 
 
-Layer = Linear | Conv
-LAYERS: tuple[Layer, ...] = (Linear(784, 300, 32), Linear(1024, 1024, 64), Conv(64, 64, 16, 16))
+def conv(channels: int, outputs: int, side: int, batch: int) -> Layer:
+    def attrs(kernel: int, pad: int, groups: int) -> dict[str, int]:
+        pairs = {"kernel": kernel, "stride": 1, "pad": pad, "dilation": 1}
+        return {f"{name}_{axis}": value for name, value in pairs.items() for axis in "hw"} | {"groups": groups}
+
+    nodes = (
+        Node("conv", "before", (0,), {"weight": "before"}, attrs(1, 0, channels)),
+        Node("conv", "layer", (1,), {"weight": "layer"}, attrs(3, 1, 1)),
+        Node("global_avg_pool", "pool", (2,)),
+    )
+    before, weight = (channels, 1, 1, 1), (outputs, channels, 3, 3)
+    network = Network(
+        (channels, side, side), (Parameter("before", before, True), Parameter("layer", weight, True)), nodes
+    )
+    return Layer(f"conv 3x3 {channels}->{outputs}, {side}x{side}, batch {batch}", network, np.ones(before, bool), batch)
+
+
+LAYERS = (linear(784, 300, 32), linear(1024, 1024, 64), conv(64, 64, 16, 16))
 
 
 @dataclass(frozen=True)
@@ -162,7 +140,7 @@ def patterns(layer: Layer) -> list[Pattern]:
 def ticket(layer: Layer, pattern: Pattern) -> Ticket:
     """The layer with random weights; a dense one has no mask."""
     random = np.random.default_rng(2)
-    live = {"before": layer.diagonal(), "layer": pattern.mask(layer, random)}
+    live = {"before": layer.before, "layer": pattern.mask(layer, random)}
     init = {}
     for name, mask in live.items():
         fan_in = max(1.0, mask.sum() / len(mask))
@@ -171,7 +149,7 @@ def ticket(layer: Layer, pattern: Pattern) -> Ticket:
     recipe |= {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "epochs": 1}
     card = {"task": "benchmark", "recipe": recipe, "input": {"mean": [0.0], "inverse_std": [1.0]}}
     masks = {name: mask for name, mask in live.items() if name == "before" or pattern.kind != "dense"}
-    return Ticket(layer.network(), init, masks, None, card)
+    return Ticket(layer.network, init, masks, None, card)
 
 
 class Probe:
@@ -215,8 +193,8 @@ def dense(layer: Layer) -> dict[str, Callable[[int], float]]:
     import torch
 
     torch.set_num_threads(1)
-    if isinstance(layer, Linear):
-        x, w = torch.randn(layer.batch, layer.inputs), torch.randn(layer.outputs, layer.inputs)
+    if len(layer.shape) == 1:
+        x, w = torch.randn(layer.batch, *layer.shape), torch.randn(layer.weight)
         y, dy = torch.empty(layer.batch, layer.outputs), torch.randn(layer.batch, layer.outputs)
         dx, dw = torch.empty_like(x), torch.empty_like(w)
 
@@ -231,7 +209,7 @@ def dense(layer: Layer) -> dict[str, Callable[[int], float]]:
     def convolution(memory_format: torch.memory_format) -> Callable[[int], float]:
         x = torch.randn(layer.batch, *layer.shape).to(memory_format=memory_format)
         w = torch.randn(layer.weight).to(memory_format=memory_format)
-        dy = torch.randn(layer.batch, layer.outputs, layer.side, layer.side).to(memory_format=memory_format)
+        dy = torch.randn(layer.batch, layer.outputs, *layer.shape[1:]).to(memory_format=memory_format)
         same = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
         def step(_: int) -> float:

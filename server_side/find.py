@@ -223,7 +223,7 @@ def _spelt(argument: str) -> str:
     """`--prune-fraction=0.2` is `--prune_fraction=0.2`, and `--json` is `--json=true`."""
     name, equals, value = argument.partition("=")
     name = name[2:].replace("-", "_")
-    switches = [field.name for field in fields(Options) if field.type == "bool"]
+    switches = [field.name for field in fields(Options) if str(field.type).startswith("bool")]
     return f"--{name}=true" if name in switches and not equals else f"--{name}{equals}{value}"
 
 

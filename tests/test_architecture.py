@@ -25,14 +25,20 @@ OURS = {
     "export": (),
     "device_runtime": (),
 }
-# The one file of the search that trains on the device's runtime, through the door that devices use.
+# The files of the search that train on the device's runtime, or ask it what a ticket takes, through the door of devices.
 ENGINE = {
     "server_side/device_engine.py": (
         "export.layout",
         "export.to_native",
         "device_runtime.NonFiniteLoss",
         "device_runtime.Trainer",
-    )
+    ),
+    "server_side/fit.py": (
+        "export.compact",
+        "export.to_native",
+        "device_runtime.Trainer",
+        "device_runtime.inspect",
+    ),
 }
 # Which packages of others; the server side may use any.
 THIRD_PARTY = {"export": {"numpy", "safetensors", "onnx"}, "device_runtime": {"numpy"}}

@@ -7,10 +7,13 @@
 #include "artifact_writer.h"
 #include "ticket_runtime.h"
 
-/* Of all outcomes, on every target. It changes only together with the section Arithmetic of FORMAT.md. */
-#define DIGEST 0x714c9dceu
+/* Of all outcomes, on every target. It changes only together with the section Arithmetic of FORMAT.md, or with what is run
+ * here. */
+#define DIGEST 0x93e589d5u
 
-enum { INPUTS = 70, HIDDEN = 41, CLASSES = 5, STEPS = 24, SAMPLES = 150, MAX_INPUTS = 256 };
+/* No more, for emulators are slow: ten steps hold two of half a batch, and EVALUATED samples are whole
+ * and partial groups of every number of lanes. */
+enum { INPUTS = 70, HIDDEN = 41, CLASSES = 5, STEPS = 10, SAMPLES = 150, EVALUATED = 50, MAX_INPUTS = 256 };
 
 static Ticket g_ticket;
 static uint64_t g_bytes[MAX_FILE / 8];
@@ -23,7 +26,7 @@ static union {
 } g_targets;
 
 typedef struct Outcome {
-  float losses[STEPS], values[MAX_VALUES], gradients[MAX_VALUES], outputs[SAMPLES * CLASSES];
+  float losses[STEPS], values[MAX_VALUES], gradients[MAX_VALUES], outputs[EVALUATED * CLASSES];
   double loss_sum;
   uint32_t correct;
 } Outcome;
@@ -70,8 +73,9 @@ static void run(tkt_options options, uint32_t kernels, Outcome *outcome) {
   }
   memcpy(outcome->values, tkt_values(t), 4 * g_info.value_count);
   if (tkt_gradients(t)) memcpy(outcome->gradients, tkt_gradients(t), 4 * g_info.trained_count);
-  require(tkt_predict(t, g_samples, SAMPLES, outcome->outputs, &error) == TKT_OK, "predict", &error);
-  tkt_status status = tkt_evaluate(t, g_samples, targets_at(0), SAMPLES, &outcome->loss_sum, &outcome->correct, &error);
+  require(tkt_predict(t, g_samples, EVALUATED, outcome->outputs, &error) == TKT_OK, "predict", &error);
+  tkt_status status =
+      tkt_evaluate(t, g_samples, targets_at(0), EVALUATED, &outcome->loss_sum, &outcome->correct, &error);
   require(status == TKT_OK, "evaluate", &error);
   tkt_close(t);
   free(arena);

@@ -70,7 +70,12 @@ def loss_and_gradients(net: Net, x: NDArray[np.float32], y: Targets) -> tuple[fl
     """By hand-written formulas in float64."""
     buffers, back = calls(net, x)
     loss, delta = numpy_loss(net, buffers[-1], y)
-    deltas = [np.zeros_like(buffer) for buffer in buffers]
+    return loss, gradients_of(net, back, delta)
+
+
+def gradients_of(net: Net, back: list[Backward], delta: Doubles) -> Doubles:
+    """All nodes' ways back, from the gradient of the last buffer."""
+    deltas = [np.zeros((len(delta), *shape)) for shape in net.shapes]
     deltas[-1] = delta
     gradients = [np.zeros(param.values.shape) for param in net.params]
     for index in reversed(range(len(net.nodes))):
@@ -80,7 +85,7 @@ def loss_and_gradients(net: Net, x: NDArray[np.float32], y: Targets) -> tuple[fl
             deltas[buffer] = deltas[buffer] + gradient
         for number, gradient in zip(node.params, params, strict=True):
             gradients[number] = gradient
-    return loss, stored(net, gradients)
+    return stored(net, gradients)
 
 
 def stored(net: Net, matrices: list[Doubles], *, state: bool = False) -> Doubles:

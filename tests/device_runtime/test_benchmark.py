@@ -83,7 +83,7 @@ def dense_weight(outputs: int, inputs: int, starts: Ints, columns: Ints, values:
 @pytest.fixture
 def small_layer(monkeypatch: pytest.MonkeyPatch) -> layers.Layer:
     """In place of all, with a stand-in for the probe."""
-    layer = layers.Linear(20, 12, 4)
+    layer = layers.linear(20, 12, 4)
     monkeypatch.setattr(layers, "LAYERS", (layer,))
     monkeypatch.setattr(layers, "Probe", StandInProbe)
     monkeypatch.setattr(layers, "available", lambda: ["avx2"])

@@ -258,3 +258,9 @@ def tickets(draw: st.DrawFn, values: st.SearchStrategy[float] = FLOATS) -> Ticke
 
     card = CARD | {"input": {"mean": means, "inverse_std": stds}}
     return Ticket(network, drawn(), masks, drawn() if draw(st.booleans()) else None, card)
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    if left is None or right is None:
+        return left is right
+    return np.array(left, np.float32).tobytes() == np.array(right, np.float32).tobytes()

@@ -13,6 +13,13 @@ from server_side.find import prepare
 from server_side.options import Options
 from server_side.search import Search
 
+# The command's arguments for such a search.
+SMALL = [
+    *("--data", "tests.server_side.searches:blobs", "--model", "tests.server_side.searches:Tiny", "--seeds", "3"),
+    *("--rounds", "3", "--reinits", "2", "--steps", "60it", "--evaluate-every", "10it", "--batch", "16"),
+    *("--validation", "0.2", "--engine", "stacked", "--threads", "1"),
+]
+
 
 class Watcher:
     """A training.Watch that counts, and asks to stop after `stop_after` calls of advanced."""
@@ -43,6 +50,10 @@ class Tiny(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.out(torch.relu(self.fc2(torch.relu(self.fc1(x)))))
         return y
+
+
+def normed() -> Any:
+    return nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
 
 
 def blobs() -> dict[str, Any]:

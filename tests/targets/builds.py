@@ -160,7 +160,9 @@ def emulate(target: Target, program: Path, *, fails: bool = False) -> str:
 
 
 def ctest(folder: Path, *options: str) -> str:
-    return run(["ctest", "--test-dir", str(folder), "--output-on-failure", "--no-tests=error", *options])
+    at_once = str(os.cpu_count() or 1)
+    options = ("--output-on-failure", "--no-tests=error", "--parallel", at_once, *options)
+    return run(["ctest", "--test-dir", str(folder), *options])
 
 
 @functools.cache

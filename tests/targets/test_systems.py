@@ -22,7 +22,7 @@ from tests.targets.builds import MICROCONTROLLERS, RAM_BYTES, SYSTEMS, Outcome, 
 
 STEPS = 120
 TARGETS = SYSTEMS | MICROCONTROLLERS
-# Without the C test of all operators, which takes a quarter of a minute under emulation: others have the same units.
+# Without the C test of all operators, the slowest under emulation: others have the same units.
 BRIEF = ("armv7-linux", "cortex-m7")
 M4F = MICROCONTROLLERS["cortex-m4f"]
 
