@@ -8,19 +8,28 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from export.atomic import write_file
 from export.ticket import Ticket, TicketError, load_ticket
-from server_side import verdict
+from server_side import cost, verdict
 from server_side.errors import UsageError
+from server_side.methods import MOVING
+from server_side.prune import Masks
+from server_side.training import evaluation_steps
 
 if TYPE_CHECKING:
     from server_side.search import Round, Search
 
-KINDS = ("dense", "ticket", "reinit", "shuffle")
+JOB = re.compile(r"seed(\d+)-(\D+)\d*")  # the name of a training: its seed, its kind, the number of its copy
 
 
 def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, Any]:
@@ -41,11 +50,12 @@ def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, A
         "seed": search.best_seed(chosen),
         "dense": chosen.measured["dense"].to_json(),
         "ticket_at_density": chosen.measured["ticket"].to_json(),
-        **{kind: chosen.measured[kind].to_json() for kind in ("reinit", "shuffle") if kind in chosen.measured},
+        **{kind: chosen.measured[kind].to_json() for kind in verdict.controls_of(chosen.measured)},
         "verdict": judged[chosen.number],
         "rounds": [_round(search, r, judged.get(r.number)) for r in rounds],
         "report": str(search.directory.path / "report.html"),
         "seconds": seconds,
+        "cost": _cost(search, rounds, seconds).to_json(),
         "run": _circumstances(search),
         "card": dict(ticket.card),
     }
@@ -99,7 +109,56 @@ def plan(search: Search) -> dict[str, Any]:
 
 
 def _judged(search: Search, rounds: list[Round]) -> dict[int, dict[str, Any]]:
-    return {r.number: verdict.judge(r.measured, r.density, search.tolerance) for r in rounds[1:]}
+    planned = len(search.ladder.rungs) - 1
+    return {r.number: verdict.judge(r.measured, r.density, search.tolerance, planned) for r in rounds[1:]}
+
+
+def _cost(search: Search, rounds: list[Round], seconds: float) -> cost.Cost:
+    """Of everything that was trained, in this start or an earlier one. A control has as many live weights in each layer as
+    its ticket; a training in which the mask moves counts as dense; scores of weights are not counted. `seconds` are those of
+    this start alone."""
+    options, recipe = search.options, search.recipe
+    work = {"dense": cost.Work(), "ticket": cost.Work(), "control": cost.Work()}
+    control_steps = 0
+    for r in rounds:
+        before = work["control"].steps
+        for name, training in r.trainings.items():
+            seed, kind = seed_and_kind(name)
+            work[kind if kind in work else "control"] += _work(search, training.steps, r.masks[seed])
+        control_steps = max(control_steps, work["control"].steps - before)
+    planned = len(search.ladder.rungs) - 1
+    return cost.Cost(
+        work["dense"],
+        work["ticket"],
+        _mask_work(search, len(rounds) - 1),
+        work["control"],
+        seconds,
+        cost.iterative_steps(options.seeds, planned, recipe.steps, search.rewind_step, control_steps),
+        recipe.steps,
+        cost.Assumptions(cost.WATTS[options.accelerator]),
+    )
+
+
+def _mask_work(search: Search, rounds: int) -> cost.Work:
+    """Of the methods that find the mask of a round in a training of its own."""
+    if search.options.method not in MOVING:
+        return cost.Work()
+    whole = _work(search, evaluation_steps(search.recipe, 0), {})
+    return sum([whole] * (rounds * search.options.seeds), cost.Work())
+
+
+def _work(search: Search, evaluations: Sequence[int] | NDArray[np.int64], masks: Masks) -> cost.Work:
+    """Of one training that was evaluated after these steps, its first and its last among them."""
+    evaluated = len(evaluations) * len(search.split.x_validation) + 2 * len(search.split.x_test)
+    steps = int(evaluations[-1] - evaluations[0])
+    return cost.work(search.model.network, masks, search.recipe.batch, steps, evaluated)
+
+
+def seed_and_kind(name: str) -> tuple[int, str]:
+    """Seed and kind of a training by its name."""
+    match = JOB.fullmatch(name)
+    assert match is not None, name
+    return int(match[1]), match[2]
 
 
 def _circumstances(search: Search) -> dict[str, Any]:
@@ -113,11 +172,11 @@ def _write_results(search: Search, result: dict[str, Any]) -> None:
 
 def as_text(result: dict[str, Any]) -> str:
     """The table of all rounds, the verdict, where everything is and what to do next."""
-    kinds = [kind for kind in KINDS if kind in result or kind == "ticket"]
-    lines = ["", f"{'round':>5} {'weights':>9}  " + "  ".join(f"{kind:<31}" for kind in kinds[1:])]
-    lines.append(" " * 17 + "  ".join(f"{'accuracy':<15}{'at end':<8}{'stop':<8}" for _ in kinds[1:]))
+    kinds = ["ticket", *result["verdict"]["controls"]]
+    lines = ["", f"{'round':>5} {'weights':>9}  " + "  ".join(f"{kind:<31}" for kind in kinds)]
+    lines.append(" " * 17 + "  ".join(f"{'accuracy':<15}{'at end':<8}{'stop':<8}" for _ in kinds))
     for row in result["rounds"]:
-        cells = [_cells(row[kind]) for kind in ("dense", *kinds[1:]) if kind in row]
+        cells = [_cells(row.get(kind)) for kind in (kinds if row["round"] else ["dense"])]
         lines.append(
             f"{row['round']:>5} {row['density']:>9.2%}  " + "  ".join(cells) + ("  dense" if row["round"] == 0 else "")
         )
@@ -136,6 +195,10 @@ def as_text(result: dict[str, Any]) -> str:
     lines += [f"  {line}" for line in verdict.explain(sure)]
     lines += [
         "",
+        textwrap.fill(cost.explain(result["cost"]), 110, initial_indent="cost    ", subsequent_indent=" " * 8),
+    ]
+    lines += [
+        "",
         f"ticket  {result['ticket']}  (sha256 {result['ticket_hash'][:16]})",
         f"report  {result['report']}",
         f"next    python -m export {result['ticket']}",
@@ -145,11 +208,14 @@ def as_text(result: dict[str, Any]) -> str:
 
 def diverged_controls(row: dict[str, Any]) -> list[str]:
     """In words, which controls of a round have failed."""
-    failed = {kind: row[kind]["diverged"] for kind in KINDS if kind in row and row[kind]["diverged"]}
+    controls = row.get("verdict", {}).get("controls", ())
+    failed = {kind: row[kind]["diverged"] for kind in controls if row[kind]["diverged"]}
     return [f"{kind}: {count} diverged and left out of the means" for kind, count in failed.items()]
 
 
-def _cells(figures: dict[str, Any]) -> str:
+def _cells(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return " " * 31
     if figures["accuracy"] is None:
         return f"{'diverged':<31}"
     std = figures["accuracy_std"]
@@ -166,13 +232,13 @@ def _choose(search: Search, rounds: list[Round]) -> Round:
 def _round(search: Search, r: Round, judged: dict[str, Any] | None) -> dict[str, Any]:
     seed = search.options.seed
     live = sum(int(mask.sum()) for mask in r.masks[seed].values())
-    kinds = ("dense",) if r.number == 0 else KINDS[1:]
+    kinds = [kind for kind in r.measured if r.number == 0 or kind != "dense"]
     return {
         "round": r.number,
         "density": r.density,
         "live": live,
         "layer_densities": r.layer_densities(seed),
-        **{kind: r.measured[kind].to_json() for kind in kinds if kind in r.measured},
+        **{kind: r.measured[kind].to_json() for kind in kinds},
         **({"verdict": judged} if judged else {}),
     }
 

@@ -1,21 +1,26 @@
-"""The hypothesis of Frankle & Carbin 2019 as a test: t' <= t, a' >= a, p' << p, against dense and against the controls.
+"""The hypothesis of Frankle & Carbin 2019 as a test: t' <= t, a' >= a, p' << p, against dense and against every control.
 
-Every comparison is paired over seeds, with a two-sided Student t interval of CONFIDENCE on the mean difference; no
-correction for the number of rounds looked at. It says no, or "one seed is not enough", as readily as yes. Controls that
-diverged are left out, as NaN; nothing is won against a control of which fewer than two seeds are left.
+A test is one-sided, paired over seeds, at ALPHA. Holm's correction is over what can make the chosen round's ticket a
+matching or winning one: non-inferiority to dense, and superiority over each control. Rounds are no part of that family, as
+the round is chosen on the validation part; what a seed's luck gives to both parts remains, and `simultaneous`, over all
+rounds at once, is free of it. It says no, or "one seed is not enough", as readily as yes. See docs/verdict.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONFIDENCE = 0.95
+from server_side.significance import ROUNDING, has_no_spread, holm, interval, p_above, p_below, p_equivalent
+
+ALPHA = 0.05  # of every one-sided test; an end of a two-sided interval of 1 - 2 ALPHA is its dual
 SMALL_DENSITY = 0.5  # p' << p: at least half of the weights are gone
+STABLE_BELOW = 0.02  # instability of a stable network (Frankle et al. 2020), as a rise of error
+ENOUGH_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -46,55 +51,93 @@ class Measured:
         return result
 
 
-def interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float | None, float | None]:
-    """Mean and the ends of its CONFIDENCE interval over the values that are not NaN; without any the mean is NaN, with
-    fewer than two the ends are None."""
-    from scipy.stats import t as student  # a second to import: only here
-
-    array = np.asarray(values, np.float64)
-    array = array[~np.isnan(array)]
-    mean = float(array.mean()) if len(array) else float("nan")
-    if len(array) < 2:
-        return mean, None, None
-    half = float(student.ppf((1 + CONFIDENCE) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
-    return mean, mean - half, mean + half
+def controls_of(kinds: Iterable[str]) -> list[str]:
+    """The controls among `kinds`: all that are neither dense nor the ticket."""
+    return [kind for kind in kinds if kind not in ("dense", "ticket")]
 
 
-def judge(measured: Mapping[str, Measured], density: float, tolerance: float) -> dict[str, Any]:
+def judge(
+    measured: Mapping[str, Measured],
+    density: float,
+    tolerance: float,
+    rounds: int = 1,
+    instability: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
     """The verdict on one round as JSON; `measured` has dense, ticket and the controls that were run.
 
-    matching: the ticket's accuracy is surely less than `tolerance` below dense. winning: matching, on average at least as
-    accurate and stopped no later than dense, at most SMALL_DENSITY dense, and surely more accurate than every control.
+    matching: the ticket's accuracy is not `tolerance` or more below dense (non-inferiority). winning: matching, on average
+    at least as accurate and stopped no later than dense, at most SMALL_DENSITY dense, and more accurate than every control,
+    of which there is one at least. equivalent and stable decide nothing. `rounds` is the number of rounds that `simultaneous`
+    holds over at once. `instability`: a value a seed, as connectivity.py measures it; stable: its mean is below STABLE_BELOW.
     """
     dense, ticket = measured["dense"], measured["ticket"]
-    accuracy = _compared(ticket.accuracy - dense.accuracy)
-    early_stop = _compared(ticket.early_stop_step - dense.early_stop_step)
-    matching = accuracy["low"] is not None and accuracy["low"] >= -tolerance
-    controls = {}
-    for name in ("reinit", "shuffle"):
-        if name in measured:
-            controls[name] = _compared(ticket.accuracy - measured[name].accuracy)
-            controls[name]["holds"] = controls[name]["low"] is not None and controls[name]["low"] > 0
-    accuracy["holds"] = matching and accuracy["difference"] >= 0
-    early_stop["holds"] = early_stop["difference"] <= 0
-    small = density <= SMALL_DENSITY
+    gain = ticket.accuracy - dense.accuracy
+    leads = {kind: ticket.accuracy - measured[kind].accuracy for kind in controls_of(measured)}
+    family = {"non_inferiority": p_above(gain, -tolerance)} | {kind: p_above(d, 0.0) for kind, d in leads.items()}
+    tests = {
+        name: {"p_value": p, "p_adjusted": adjusted, "holds": adjusted is not None and adjusted <= ALPHA}
+        for (name, p), adjusted in zip(family.items(), holm(list(family.values())), strict=True)
+    }
+    controls = {kind: {**_estimated(lead), **tests[kind]} for kind, lead in leads.items()}
+    matching = tests["non_inferiority"]["holds"]
+    equivalence = _decided(p_equivalent(gain, tolerance))
+    accuracy = {**_estimated(gain), "p_value": p_above(gain, 0.0), "holds": bool(gain.mean() >= -ROUNDING)}
+    delay = ticket.early_stop_step - dense.early_stop_step
+    early_stop = {**_estimated(delay), "p_value": p_below(delay, 0.0), "holds": bool(delay.mean() <= ROUNDING)}
+    stability = None if instability is None else _estimated(instability) | _decided(p_below(instability, STABLE_BELOW))
+    fulfilled = accuracy["holds"] and early_stop["holds"] and density <= SMALL_DENSITY
     beaten = bool(controls) and all(control["holds"] for control in controls.values())
     return {
-        "winning": bool(accuracy["holds"] and early_stop["holds"] and small and beaten),
-        "matching": bool(matching),
+        "winning": bool(matching and fulfilled and beaten),
+        "matching": matching,
+        "equivalent": equivalence["holds"],
+        "stable": None if stability is None else stability["holds"],
         "accuracy": accuracy,
         "early_stop": early_stop,
-        "density": {"value": density, "holds": small},
-        **controls,
-        "confidence": CONFIDENCE,
+        "density": {"value": density, "holds": density <= SMALL_DENSITY},
+        "non_inferiority": tests["non_inferiority"],
+        "equivalence": equivalence,
+        "controls": controls,
+        "instability": stability,
+        "simultaneous": _simultaneous(gain, tolerance, rounds),
+        "family": list(family),
+        "correction": "Holm",
+        "alpha": ALPHA,
+        "confidence": 1 - 2 * ALPHA,
         "tolerance": tolerance,
-        "seeds": len(ticket.accuracy),
+        "seeds": len(gain),
+        "warnings": _warnings(gain, leads),
     }
 
 
-def _compared(differences: NDArray[np.float64]) -> dict[str, Any]:
-    mean, low, high = interval(differences)
+def _estimated(values: NDArray[np.float64]) -> dict[str, Any]:
+    mean, low, high = interval(values, 1 - 2 * ALPHA)
     return {"difference": _known(mean), "low": low, "high": high}
+
+
+def _decided(p_value: float | None) -> dict[str, Any]:
+    return {"p_value": p_value, "holds": p_value is not None and p_value <= ALPHA}
+
+
+def _simultaneous(gain: NDArray[np.float64], tolerance: float, rounds: int) -> dict[str, Any]:
+    """An interval of ticket against dense that holds in all rounds at once (Bonferroni), and whether it matches by that."""
+    _, low, high = interval(gain, 1 - 2 * ALPHA / rounds)
+    p = p_above(gain, -tolerance)
+    matching = p is not None and p <= ALPHA / rounds
+    return {"rounds": rounds, "correction": "Bonferroni", "low": low, "high": high, "matching": matching}
+
+
+def _warnings(gain: NDArray[np.float64], leads: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    seeds = len(gain)
+    told = []
+    if seeds < ENOUGH_SEEDS:
+        told.append(f"{seeds} seeds: too few for a verdict to lean on; take at least {ENOUGH_SEEDS}")
+    for kind, lead in leads.items():
+        if (left := int((~np.isnan(lead)).sum())) < seeds:
+            told.append(f"{kind}: compared over {left} of {seeds} seeds, as the others diverged")
+    if any(has_no_spread(differences) for differences in (gain, *leads.values())):
+        told.append("all seeds differ by the same accuracy: the test part is too small to show their spread")
+    return told
 
 
 def _known(value: float) -> float | None:
@@ -104,13 +147,15 @@ def _known(value: float) -> float | None:
 def choose(rounds: Sequence[Mapping[str, Measured]], densities: Sequence[float], tolerance: float) -> int:
     """The round whose ticket is exported, counted from 0 in `rounds`, by the VALIDATION part alone, so that the test part
     decides nothing but the verdict: the sparsest that fulfils the hypothesis against dense (a' >= a, t' <= t, p' << p);
-    else the sparsest that matches; else the one that comes closest."""
+    else the sparsest that matches; else the one that comes closest. Of one seed, by its differences themselves."""
     judged = [
         judge({kind: _on_validation(measured[kind]) for kind in ("dense", "ticket")}, density, tolerance)
         for measured, density in zip(rounds, densities, strict=True)
     ]
-    matching = [i for i, verdict in enumerate(judged) if _low(verdict["accuracy"]) >= -tolerance]
-    fulfilling = [i for i in matching if judged[i]["accuracy"]["difference"] >= 0 and _sooner_and_smaller(judged[i])]
+    matching = [i for i, verdict in enumerate(judged) if _matches(verdict)]
+    fulfilling = [
+        i for i in matching if all(judged[i][name]["holds"] for name in ("accuracy", "early_stop", "density"))
+    ]
     if matching:
         return min(fulfilling or matching, key=lambda i: densities[i])
     return max(range(len(judged)), key=lambda i: _low(judged[i]["accuracy"]))
@@ -120,8 +165,9 @@ def _on_validation(measured: Measured) -> Measured:
     return replace(measured, accuracy=measured.validation_accuracy)
 
 
-def _sooner_and_smaller(verdict: Mapping[str, Any]) -> bool:
-    return bool(verdict["early_stop"]["holds"] and verdict["density"]["holds"])
+def _matches(verdict: Mapping[str, Any]) -> bool:
+    one_seed = verdict["seeds"] < 2
+    return bool(verdict["accuracy"]["difference"] >= -verdict["tolerance"] if one_seed else verdict["matching"])
 
 
 def _low(comparison: Mapping[str, Any]) -> float:
@@ -130,28 +176,73 @@ def _low(comparison: Mapping[str, Any]) -> float:
 
 
 def explain(verdict: Mapping[str, Any]) -> list[str]:
-    """The verdict in sentences, one a condition."""
+    """The verdict in sentences: the conditions with yes or no, then what decides nothing, then warnings."""
     if verdict["seeds"] < 2:
-        return ["undecided: one seed gives no interval; run with seeds of at least 5"]
-    percent = f"{verdict['confidence']:.0%}"
-    accuracy, early = verdict["accuracy"], verdict["early_stop"]
-    lines = [
+        return [f"undecided: one seed gives no interval; run with seeds of at least {ENOUGH_SEEDS}"]
+    accuracy, early, tolerance = verdict["accuracy"], verdict["early_stop"], f"{100 * verdict['tolerance']:.2g} points"
+    inferior = verdict["non_inferiority"]
+    conditions = [
+        f"{_mark(inferior['holds'])} matching: accuracy {_points(accuracy)} against dense, above -{tolerance}: {_p(inferior)}",
+        f"{_mark(accuracy['holds'])} a' >= a: on average (strictly above dense: {_p(accuracy)})",
         (
-            f"{_mark(accuracy['holds'])} a' >= a: accuracy {_points(accuracy)} against dense ({percent} interval; "
-            f"{'surely' if verdict['matching'] else 'not surely'} within {100 * verdict['tolerance']:.2g} points)"
-        ),
-        (
-            f"{_mark(early['holds'])} t' <= t: early stop {early['difference']:+.0f} steps "
-            f"[{early['low']:+.0f}, {early['high']:+.0f}] against dense"
+            f"{_mark(early['holds'])} t' <= t: on average, early stop {early['difference']:+.0f} steps "
+            f"[{early['low']:+.0f}, {early['high']:+.0f}] against dense (strictly earlier: {_p(early)})"
         ),
         f"{_mark(verdict['density']['holds'])} p' << p: {verdict['density']['value']:.2%} of the weights are left",
+        *(
+            f"{_mark(control['holds'])} better than {kind}: accuracy {_points(control)}{_tested(control)}"
+            for kind, control in verdict["controls"].items()
+        ),
     ]
-    controls = [name for name in ("reinit", "shuffle") if name in verdict]
-    return lines + [f"{_mark(verdict[n]['holds'])} better than {n}: accuracy {_points(verdict[n])}" for n in controls]
+    if not verdict["controls"]:
+        conditions.append("no  better than controls: none was run")
+    return [*conditions, *_beside(verdict, tolerance), *(f"warning: {told}" for told in verdict["warnings"])]
+
+
+def _beside(verdict: Mapping[str, Any], tolerance: str) -> list[str]:
+    """What decides nothing, and how everything was tested."""
+    together, stability = verdict["simultaneous"], verdict["instability"]
+    equivalent = "" if verdict["equivalent"] else "not "
+    lines = [
+        f"also {equivalent}equivalent to dense within {tolerance}: two one-sided tests, {_p(verdict['equivalence'])}"
+    ]
+    if together["rounds"] > 1:
+        lines.append(
+            f"also {'' if together['matching'] else 'not '}matching over all {together['rounds']} rounds at once: accuracy "
+            f"[{100 * together['low']:+.2f}, {100 * together['high']:+.2f}] points (Bonferroni)"
+        )
+    if stability is not None:
+        share = 100 * (stability["difference"] if stability["difference"] is not None else float("nan"))
+        lines.append(
+            f"also {'' if verdict['stable'] else 'not '}stable: instability {share:.2f} points, below "
+            f"{100 * STABLE_BELOW:.0f}: {_p(stability)}"
+        )
+    count = len(verdict["family"])
+    lines.append(
+        f"{verdict['confidence']:.0%} intervals, paired over {verdict['seeds']} seeds; one-sided t tests at "
+        f"{verdict['alpha']:.0%}" + (f", Holm over the {count} with an adjusted p" if count > 1 else "")
+    )
+    return lines
 
 
 def _mark(holds: bool) -> str:
     return "yes" if holds else "no "
+
+
+def _tested(test: Mapping[str, Any]) -> str:
+    return "" if test["p_value"] is None else f", {_p(test)}"
+
+
+def _p(test: Mapping[str, Any]) -> str:
+    """A p-value, and the adjusted one where there is one."""
+    if test["p_value"] is None:
+        return "no p-value"
+    adjusted = test.get("p_adjusted")
+    return f"p {_small(test['p_value'])}" + ("" if adjusted is None else f" (adjusted {_small(adjusted)})")
+
+
+def _small(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def _points(comparison: Mapping[str, Any]) -> str:

@@ -1,0 +1,92 @@
+"""Linear mode connectivity: the error along the straight line between two trained networks (Frankle et al. 2020).
+
+The instability of a network is that of two trainings from the same weights under different orders of the samples: the
+largest error on the line, less the mean of the errors at its ends. All points are evaluated as one batched program.
+
+Every value that the two networks hold is interpolated, running statistics of batch norm like weights: the paper's
+definition sets none apart. They are not estimated anew on the line, so with batch norm a part of a high error may be theirs
+(Jordan et al. 2022, "REPAIR").
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call, vmap
+
+from server_side.controls import Values
+
+POINTS = 30  # evenly spaced, ends included, as in the paper
+EVALUATION_BATCH = 1000
+
+Tensors = dict[str, torch.Tensor]
+ErrorOf = Callable[[Tensors], torch.Tensor]
+
+
+def instability(
+    first: Values, second: Values, error: ErrorOf, points: int = POINTS, device: torch.device | str = "cpu"
+) -> float:
+    """Rise of `error` on the line above the mean of its ends, a fraction of 1; never below 0. The paper calls a network
+    stable below 0.02."""
+    errors = along_line(first, second, error, points, device)
+    return float(errors.max() - (errors[0] + errors[-1]) / 2)
+
+
+def along_line(
+    first: Values, second: Values, error: ErrorOf, points: int = POINTS, device: torch.device | str = "cpu"
+) -> NDArray[np.float64]:
+    """(points,) `error` at evenly spaced places from `first` to `second`, whose bits the ends have.
+
+    `error` takes the values of one network, on `device`, and gives a scalar; it is called once, under torch.func.vmap, so it
+    may not branch on a value. Raises ValueError where the two networks do not fit together.
+    """
+    if points < 2:
+        raise ValueError(f"points {points}: a line has two ends; take at least 2")
+    _check_alike(first, second)
+    with torch.no_grad():
+        line = {name: _line(first[name], second[name], points).to(device) for name in first}
+        errors: torch.Tensor = vmap(error)(line)
+    return errors.double().cpu().numpy()
+
+
+def classification_error(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> ErrorOf:
+    """The share of samples that `module`, predicting with given values, puts into a wrong class; for `along_line`.
+
+    `x` (n, ...) and `y` (n,) are on the device of the values; values that are not given, such as counters, are the module's.
+    The module itself is not touched.
+    """
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(f"{len(x)} samples and {len(y)} labels; give as many, and at least one")
+    predicting = copy.deepcopy(module).to(x.device).eval()
+
+    def error(values: Tensors) -> torch.Tensor:
+        wrong = torch.zeros((), dtype=torch.float64, device=x.device)
+        for start in range(0, len(x), EVALUATION_BATCH):
+            scores = functional_call(predicting, values, (x[start : start + EVALUATION_BATCH],))
+            wrong = wrong + (scores.argmax(1) != y[start : start + EVALUATION_BATCH]).double().sum()
+        return wrong / len(x)
+
+    return error
+
+
+def _check_alike(first: Values, second: Values) -> None:
+    if first.keys() != second.keys():
+        name = min(first.keys() ^ second.keys())
+        raise ValueError(f"'{name}' is in one of the two networks only; give two trainings of one network")
+    for name, value in first.items():
+        if value.shape != second[name].shape:
+            raise ValueError(
+                f"'{name}': shapes {value.shape} and {second[name].shape}; give two trainings of one network"
+            )
+
+
+def _line(first: NDArray[np.float32], second: NDArray[np.float32], points: int) -> torch.Tensor:
+    """(points, ...): lerp keeps the bits of both ends, and of what is the same at both."""
+    start, end = torch.from_numpy(first), torch.from_numpy(second)
+    share = torch.linspace(0, 1, points, dtype=torch.float64).view(-1, *[1] * start.dim())
+    return torch.lerp(start.double(), end.double(), share).to(start.dtype)
