@@ -77,7 +77,8 @@ def find(options: Options) -> int:
             return EXIT_INTERRUPTED
         result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
     print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
-    return EXIT_FOUND if result["verdict"]["matching"] else EXIT_NO_MATCH
+    found = result["verdict"]["matching"] and result.get("fits", {}).get("holds", True)
+    return EXIT_FOUND if found else EXIT_NO_MATCH
 
 
 def prepare(options: Options, watch: Watch) -> Search:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from server_side import methods
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.data import Dataset, Split
 from server_side.errors import UsageError
+from server_side.fit import Footprint, Limits, footprint, parse_bytes
 from server_side.ladder import Ladder, ladder
 from server_side.models import Model
 from server_side.options import Options
@@ -31,6 +32,7 @@ from server_side.training import Job, Recipe, Training, Watch, evaluation_steps
 from server_side.verdict import Measured
 
 STACK_SIZE = 64
+ROUNDS_BEYOND = 2  # the first that may fit, as far as that can be told beforehand
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class Search:
     def tolerance(self) -> float:
         return float(self.options.filled("accuracy_tolerance"))
 
-    def run(self, after_round: Callable[[list[Round]], None] = lambda rounds: None) -> list[Round]:
+    def run(self, after_round: Callable[[list[Round]], bool] = lambda rounds: False) -> list[Round]:
         """All rounds, the dense one first; finished trainings are taken from the run directory. Calls `after_round` with
-        the rounds so far. Raises UsageError where a dense network or a ticket diverges; a control may."""
+        the rounds so far, which may say that they are enough. Raises UsageError where a dense network or a ticket diverges; a control may."""
         rounds = [self._dense_round()]
         after_round(rounds)
         for number in range(1, len(self.ladder.rungs)):
@@ -83,8 +85,8 @@ class Search:
                     raise UsageError(f"{collapse}; take a smaller prune_fraction") from collapse
                 break
             rounds.append(self._pruned_round(rounds, number, masks))
-            after_round(rounds)
-            if self.options.until_accuracy_falls and self._has_fallen(rounds[-1]):
+            enough = after_round(rounds)
+            if enough or (self.options.until_accuracy_falls and self._has_fallen(rounds[-1])):
                 break
         return rounds
 
@@ -158,8 +160,42 @@ class Search:
 
     @functools.cached_property
     def ladder(self) -> Ladder:
-        """Live weights after each round."""
-        return ladder(self.model.network, self.options)
+        """Live weights after each round; with a device's limits and no end of its own it ends some rounds after the first
+        that may fit. Raises UsageError where none does."""
+        whole = ladder(self.model.network, self.options)
+        if not self.stops_at_first_fit:
+            return whole
+        keeper = methods.Keeper(self.model.network, whole, "none")
+        start = self.theta(self.options.seed)
+        found = Footprint(0, 0, 0)
+        for number in range(1, len(whole.rungs)):
+            masks = methods.at_random(keeper, self.options.seed, number)
+            found = self._footprint(apply_masks(start, masks), masks)
+            if found.fits(self.limits):
+                return replace(whole, rungs=whole.rungs[: number + 1 + ROUNDS_BEYOND])
+        raise UsageError(
+            f"{self.limits}: no ticket of this model fits; with {whole.densities[-1]:.2%} of the weights it takes {found}"
+        )
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """What a device has."""
+        options = self.options
+        return Limits(
+            None if options.fit_bytes is None else parse_bytes(options.fit_bytes, "fit_bytes"),
+            None if options.fit_arena is None else parse_bytes(options.fit_arena, "fit_arena"),
+            options.fit_step_ms,
+        )
+
+    def _footprint(self, start: Values, masks: Masks) -> Footprint:
+        """About what a ticket of these weights takes on a device; its card will be longer."""
+        card = {
+            "task": self.data.name,
+            "labels": list(self.data.labels),
+            "input": {"mean": self.split.mean.tolist(), "inverse_std": self.split.inverse_std.tolist()},
+            "recipe": self.recipe.to_card(epochs=0),
+        }
+        return footprint(Ticket(self.model.network, start, masks, start, card), self.limits)
 
     @functools.cached_property
     def keeper(self) -> methods.Keeper:
@@ -290,6 +326,11 @@ class Search:
     @property
     def on_device_engine(self) -> bool:
         return self.options.engine == "device"
+
+    @property
+    def stops_at_first_fit(self) -> bool:
+        """Whether rounds go on until a ticket fits the device, and no longer."""
+        return bool(self.limits) and not (self.options.rounds or self.options.target_density or self.options.n_of_m)
 
     def _has_fallen(self, last: Round) -> bool:
         gap = last.measured["dense"].validation_accuracy.mean() - last.measured["ticket"].validation_accuracy.mean()

@@ -174,8 +174,8 @@ def test_what_killed_runs_left_is_cleared_away(
     left = [run / ".ticket-0123456789abcdef/ticket.json", run / ".results.json-0123456789abcdef"]
     left += [
         run / "rounds/01/.seed0-ticket.npz-0123456789abcdef",
-        run / "rounds/01/stack0.pt",
-        run / "rounds/00/stack0.pt",
+        run / "rounds/01/ticket-stack0.pt",
+        run / "rounds/00/dense-stack0.pt",
     ]
     for path in left:
         path.write_bytes(b"half")
