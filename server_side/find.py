@@ -10,6 +10,7 @@ interrupted (the same command goes on). Everything but the result goes to stderr
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -71,11 +72,13 @@ def find(options: Options) -> int:
     with search.directory.locked(), _stopping_at_signals(progress, search.directory.path):
         try:
             with progress.shown():
-                rounds = search.run(lambda rounds: summary.record(search, rounds))
+                search, rewinds = search.with_rewind_step()
+                rounds = search.run(functools.partial(summary.record, search))
+                instability = search.instability(summary.chosen(search, rounds)) if options.stability else None
         except Interrupted:
             print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
-        result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
+        result = summary.conclude(search, rounds, time.monotonic() - started, instability, rewinds)
     print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
     found = result["verdict"]["matching"] and result.get("fits", {}).get("holds", True)
     return EXIT_FOUND if found else EXIT_NO_MATCH
@@ -136,7 +139,8 @@ def _recipe(options: Options, samples: int, input_shape: tuple[int, ...]) -> tup
         raise UsageError(f"batch {options.batch}: more than the {samples} training samples")
     steps = parse_steps(options.filled("steps"), per_epoch, "steps")
     every = parse_steps(options.filled("evaluate_every"), per_epoch, "evaluate_every")
-    rewind_step = parse_steps(options.filled("rewind_step"), per_epoch, "rewind_step")
+    rewinds = options.filled("rewind_step")
+    rewind_step = 0 if rewinds == "auto" else parse_steps(rewinds, per_epoch, "rewind_step")
     if not (0 < every <= steps and rewind_step < steps):
         raise UsageError(
             f"steps {steps}: must be at least evaluate_every ({every}) and more than rewind_step ({rewind_step})"
@@ -215,17 +219,20 @@ def _parse(arguments: list[str]) -> Options:
         "--config", action="config", help="YAML or JSON file of options, e.g. a run directory's config.json"
     )
     parser.add_class_arguments(Options)
-    named = [a if not a.startswith("--") else _spelt(a) for a in arguments]
+    named = [
+        _spelt(a, after) if a.startswith("--") else a for a, after in zip(arguments, [*arguments[1:], ""], strict=True)
+    ]
     values = parser.parse_args(named).as_dict()
     return Options(**{field.name: values[field.name] for field in fields(Options)})
 
 
-def _spelt(argument: str) -> str:
-    """`--prune-fraction=0.2` is `--prune_fraction=0.2`, and `--json` is `--json=true`."""
+def _spelt(argument: str, after: str) -> str:
+    """`--prune-fraction=0.2` is `--prune_fraction=0.2`, and `--json` is `--json=true`, unless true or false comes after it."""
     name, equals, value = argument.partition("=")
     name = name[2:].replace("-", "_")
     switches = [field.name for field in fields(Options) if str(field.type).startswith("bool")]
-    return f"--{name}=true" if name in switches and not equals else f"--{name}{equals}{value}"
+    stands_alone = name in switches and not equals and after not in ("true", "false")
+    return f"--{name}=true" if stands_alone else f"--{name}{equals}{value}"
 
 
 if __name__ == "__main__":

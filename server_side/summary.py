@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,28 +34,36 @@ if TYPE_CHECKING:
 JOB = re.compile(r"seed(\d+)-(\D+)\d*")  # the name of a training: its seed, its kind, the number of its copy
 
 
-def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, Any]:
-    """Chooses the ticket, judges it, writes it with results.json and report.html; returns what --json prints."""
+def conclude(
+    search: Search,
+    rounds: list[Round],
+    seconds: float,
+    instability: NDArray[np.float64] | None = None,
+    rewinds: Mapping[int, NDArray[np.float64]] | None = None,
+) -> dict[str, Any]:
+    """Judges the chosen ticket, writes it with results.json and report.html; returns what --json prints. `instability`: of
+    the chosen tickets, a value a seed; `rewinds`: the same of each step that was looked at to find the rewind step."""
     from server_side import report
 
-    chosen = _choose(search, rounds)
-    judged = _judged(search, rounds)
-    taken = _footprint(search, chosen) if search.limits else None
-    card = _card(search, chosen, judged[chosen.number], taken.batch if taken else search.recipe.batch)
-    ticket = search.ticket(chosen, card)
+    best = chosen(search, rounds)
+    judged = _judged(search, rounds, best, instability)
+    taken = _footprint(search, best) if search.limits else None
+    card = _card(search, best, judged[best.number], taken.batch if taken else search.recipe.batch)
+    ticket = search.ticket(best, card)
     path = _save(ticket, search.directory.path / "ticket")
     result: dict[str, Any] = {
         "complete": True,
         "ticket": str(path),
         "ticket_hash": ticket.hash,
-        "density": chosen.density,
-        "round": chosen.number,
-        "seed": search.best_seed(chosen),
-        "dense": chosen.measured["dense"].to_json(),
-        "ticket_at_density": chosen.measured["ticket"].to_json(),
-        **{kind: chosen.measured[kind].to_json() for kind in verdict.controls_of(chosen.measured)},
+        "density": best.density,
+        "round": best.number,
+        "seed": search.best_seed(best),
+        "dense": best.measured["dense"].to_json(),
+        "ticket_at_density": best.measured["ticket"].to_json(),
+        **{kind: best.measured[kind].to_json() for kind in verdict.controls_of(best.measured)},
         **({"fits": {**taken.to_json(), "holds": taken.fits(search.limits)}} if taken else {}),
-        "verdict": judged[chosen.number],
+        "verdict": judged[best.number],
+        **({"rewinds": {str(step): values.tolist() for step, values in rewinds.items()}} if rewinds else {}),
         "rounds": [_round(search, r, judged.get(r.number)) for r in rounds],
         "report": str(search.directory.path / "report.html"),
         "seconds": seconds,
@@ -63,7 +71,7 @@ def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, A
         "run": _circumstances(search),
         "card": dict(ticket.card),
     }
-    write_file(search.directory.path / "report.html", report.render(search, rounds, chosen, ticket, result).encode())
+    write_file(search.directory.path / "report.html", report.render(search, rounds, best, ticket, result).encode())
     _write_results(search, result)
     return result
 
@@ -88,7 +96,7 @@ def record(search: Search, rounds: list[Round]) -> bool:
 
 def plan(search: Search) -> dict[str, Any]:
     """What a search will do and write: what --dry-run --json prints."""
-    ladder, path = search.ladder.live, search.directory.path
+    ladder, path, further = search.ladder.live, search.directory.path, search.extra_training_count()
     rows = [
         {
             "round": number,
@@ -103,8 +111,9 @@ def plan(search: Search) -> dict[str, Any]:
     files += ["results.json", "report.html", "ticket/ticket.json", "ticket/weights.safetensors"]
     return {
         "rounds": rows,
-        "trainings": sum(row["trainings"] for row in rows),
-        "steps": sum(row["steps"] for row in rows),
+        "further_trainings": further,
+        "trainings": sum(row["trainings"] for row in rows) + further,
+        "steps": sum(row["steps"] for row in rows) + further * search.recipe.steps,
         "steps_of_a_training": search.recipe.steps,
         "engine": search.options.engine,
         "accelerator": search.options.accelerator,
@@ -114,9 +123,15 @@ def plan(search: Search) -> dict[str, Any]:
     }
 
 
-def _judged(search: Search, rounds: list[Round]) -> dict[int, dict[str, Any]]:
+def _judged(
+    search: Search, rounds: list[Round], best: Round | None = None, instability: NDArray[np.float64] | None = None
+) -> dict[int, dict[str, Any]]:
+    """The verdict on every round; `instability` is that of the tickets of `best`."""
     planned = len(search.ladder.rungs) - 1
-    return {r.number: verdict.judge(r.measured, r.density, search.tolerance, planned) for r in rounds[1:]}
+    return {
+        r.number: verdict.judge(r.measured, r.density, search.tolerance, planned, instability if r is best else None)
+        for r in rounds[1:]
+    }
 
 
 def _cost(search: Search, rounds: list[Round], seconds: float) -> cost.Cost:
@@ -236,8 +251,8 @@ def _cells(figures: dict[str, Any] | None) -> str:
     return f"{accuracy:<15}{figures['accuracy_end']:<8.2%}{figures['early_stop_step']:<8.0f}"
 
 
-def _choose(search: Search, rounds: list[Round]) -> Round:
-    """With a device's limits the most accurate on the validation part of those whose ticket fits; where none does, the
+def chosen(search: Search, rounds: list[Round]) -> Round:
+    """The round whose ticket is handed out. With a device's limits the most accurate on the validation part of those whose ticket fits; where none does, the
     sparsest."""
     pruned = rounds[1:]
     if search.limits:

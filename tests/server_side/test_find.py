@@ -108,7 +108,7 @@ def test_dry_run_writes_nothing_and_prints_the_plan(
     plan = json.loads(captured.out)
     assert [row["live"] for row in plan["rounds"]] == [480, 384, 308, 247]
     assert [row["trainings"] for row in plan["rounds"]] == [3, 12, 12, 12]
-    assert (plan["trainings"], plan["steps"], plan["steps_of_a_training"]) == (39, 39 * 60, 60)
+    assert (plan["trainings"], plan["steps"], plan["steps_of_a_training"]) == (42, 42 * 60, 60)
     made = {done[1] / Path(file).relative_to(tmp_path / "run") for file in plan["files"]}
     assert [str(file) for file in made if not file.exists()] == []
     assert set(plan) <= documented()
