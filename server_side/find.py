@@ -212,6 +212,7 @@ def _parse(arguments: list[str]) -> Options:
 
     parser = OneLineParser(
         prog="python -m server_side.find",
+        usage="%(prog)s [--data SOURCE] [--model NAME] [--output-dir DIR] [options]",
         description=(__doc__ or "").splitlines()[0],
         epilog="Exit codes: 0 a matching ticket; 2 bad usage or data; 3 no ticket matched; 130 interrupted, run again to go on.",
     )
