@@ -10,7 +10,6 @@ interrupted (the same command goes on). Everything but the result goes to stderr
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -29,7 +28,8 @@ from server_side.steps import parse_steps
 
 if TYPE_CHECKING:
     from server_side.progress import Progress
-    from server_side.search import Search
+    from server_side.run_directory import RunDirectory
+    from server_side.search import Round, Search
     from server_side.training import Recipe, Watch
 
 EXIT_FOUND, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 2, 3, 130
@@ -68,20 +68,39 @@ def find(options: Options) -> int:
             print(json.dumps(summary.plan(search), allow_nan=False))
         return EXIT_FOUND
     search.directory.create()
-    started = time.monotonic()
+    clock = Clock(search.directory)
     with search.directory.locked(), _stopping_at_signals(progress, search.directory.path):
+
+        def after_round(rounds: list[Round]) -> bool:
+            clock.lap()
+            return summary.record(search, rounds)
+
         try:
             with progress.shown():
                 search, rewinds = search.with_rewind_step()
-                rounds = search.run(functools.partial(summary.record, search))
+                rounds = search.run(after_round)
                 instability = search.instability(summary.chosen(search, rounds)) if options.stability else None
         except Interrupted:
             print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
-        result = summary.conclude(search, rounds, time.monotonic() - started, instability, rewinds)
+        finally:
+            clock.lap()
+        result = summary.conclude(search, rounds, clock.seconds, instability, rewinds)
     print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
     found = result["verdict"]["matching"] and result.get("fits", {}).get("holds", True)
     return EXIT_FOUND if found else EXIT_NO_MATCH
+
+
+class Clock:
+    """Seconds of this start, which each `lap` adds to those of the run: a kill costs what has passed since the last one."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory, self.seconds, self._at = directory, 0.0, time.monotonic()
+
+    def lap(self) -> None:
+        now = time.monotonic()
+        self.directory.spend(now - self._at)
+        self.seconds, self._at = self.seconds + now - self._at, now
 
 
 def prepare(options: Options, watch: Watch) -> Search:

@@ -1,6 +1,6 @@
 """What a search has finished, on disk: one file a training, written atomically, so that a killed run goes on.
 
-    config.json   run.json   rounds/03/seed0-ticket.npz   rounds/03/*.partial.npz, *.pt (under way)   results.json   report.html   ticket/
+    config.json   run.json   spent.json   rounds/03/seed0-ticket.npz   rounds/03/*.partial.npz, *.pt (under way)   results.json   report.html   ticket/
 
 config.json holds the options, run.json what else decides the bits: the data's SHA-256 and the versions of packages. Only
 trainings whose weights are needed again (dense, ticket) have them. Masks are recomputed from the weights.
@@ -30,6 +30,7 @@ BEGUN = ("run.json",)  # what a start that was killed may leave without a config
 SCRATCH = re.compile(r"\..+-[0-9a-f]{16}")  # what atomic.py leaves when it is killed
 DIVERGED = "diverged_step"  # -1: it did not
 WEIGHTS = ("early", "final", "masks")
+SPENT = "spent.json"
 SNAPSHOT = "snapshot"  # and its step
 
 
@@ -101,6 +102,17 @@ class RunDirectory:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
+
+    def spent(self) -> float:
+        """Seconds of all starts of this run so far; 0 where none is known."""
+        try:
+            return float(json.loads((self.path / SPENT).read_text())["seconds"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Adds to them."""
+        write_file(self.path / SPENT, _json({"seconds": self.spent() + seconds}))
 
     def round_path(self, round_number: int) -> Path:
         path = self.path / "rounds" / f"{round_number:02d}"
