@@ -9,44 +9,37 @@ interrupted (the same command goes on). Everything but the result goes to stderr
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from export.ticket import TicketError
+from server_side.command import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_NO_MATCH,
+    exit_code,
+    one_line_parser,
+    run_as_command,
+    spelt,
+    stopping_at_signals,
+)
 from server_side.errors import UsageError
 from server_side.options import Options
 from server_side.steps import parse_steps
 
 if TYPE_CHECKING:
-    from server_side.progress import Progress
     from server_side.search import Search
     from server_side.training import Recipe, Watch
-
-EXIT_FOUND, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return find(options)
-    except (UsageError, TicketError) as error:  # TicketError: a recipe or weights that no artifact can hold
-        print(f"find: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as error:
-        print(
-            f"find: {error.filename or 'disk'}: {error.strerror or error}; what was finished is kept", file=sys.stderr
-        )
-        return EXIT_USAGE
+    return exit_code("find", lambda: find(options))
 
 
 def find(options: Options) -> int:
@@ -65,10 +58,10 @@ def find(options: Options) -> int:
     if options.dry_run:
         if options.json:
             print(json.dumps(summary.plan(search), allow_nan=False))
-        return EXIT_FOUND
+        return EXIT_DONE
     search.directory.create()
     started = time.monotonic()
-    with search.directory.locked(), _stopping_at_signals(progress, search.directory.path):
+    with search.directory.locked(), stopping_at_signals("find", progress, search.directory.path):
         try:
             with progress.shown():
                 rounds = search.run(lambda rounds: summary.record(search, rounds))
@@ -77,7 +70,7 @@ def find(options: Options) -> int:
             return EXIT_INTERRUPTED
         result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
     print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
-    return EXIT_FOUND if result["verdict"]["matching"] else EXIT_NO_MATCH
+    return EXIT_DONE if result["verdict"]["matching"] else EXIT_NO_MATCH
 
 
 def prepare(options: Options, watch: Watch) -> Search:
@@ -174,39 +167,10 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("pocket-ticket", "torch", "numpy")}
 
 
-@contextlib.contextmanager
-def _stopping_at_signals(progress: Progress, path: Path) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops with all that is under way saved; the second one at once, without waiting for any
-    thread: what was finished and the last checkpoints are whole, being written atomically."""
-
-    def stop(number: int, frame: object) -> None:
-        if progress.stop_requested():
-            os.write(2, f"\nfind: stopped at once; the same command goes on from {path}\n".encode())
-            os._exit(EXIT_INTERRUPTED)
-        progress.request_stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _parse(arguments: list[str]) -> Options:
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-    class OneLineParser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            """Without the usage of forty options, in which the message is lost."""
-            told = " ".join(line.strip() for line in message.splitlines() if line.strip())
-            print(f"find: {told}; see python -m server_side.find --help", file=sys.stderr)
-            sys.exit(EXIT_USAGE)
-
-    parser = OneLineParser(
-        prog="python -m server_side.find",
+    parser = one_line_parser(
+        "find",
+        "python -m server_side.find",
         description=(__doc__ or "").splitlines()[0],
         epilog="Exit codes: 0 a matching ticket; 2 bad usage or data; 3 no ticket matched; 130 interrupted, run again to go on.",
     )
@@ -214,21 +178,9 @@ def _parse(arguments: list[str]) -> Options:
         "--config", action="config", help="YAML or JSON file of options, e.g. a run directory's config.json"
     )
     parser.add_class_arguments(Options)
-    named = [a if not a.startswith("--") else _spelt(a) for a in arguments]
-    values = parser.parse_args(named).as_dict()
+    values = parser.parse_args(spelt(arguments, Options)).as_dict()
     return Options(**{field.name: values[field.name] for field in fields(Options)})
 
 
-def _spelt(argument: str) -> str:
-    """`--prune-fraction=0.2` is `--prune_fraction=0.2`, and `--json` is `--json=true`."""
-    name, equals, value = argument.partition("=")
-    name = name[2:].replace("-", "_")
-    switches = [field.name for field in fields(Options) if str(field.type).startswith("bool")]
-    return f"--{name}=true" if name in switches and not equals else f"--{name}{equals}{value}"
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    run_as_command(main)
