@@ -59,15 +59,18 @@ def one_line_parser(command: str, prog: str, **texts: Any) -> ArgumentParser:
 
 
 def spelt(arguments: list[str], *options: type) -> list[str]:
-    """`--prune-fraction=0.2` is `--prune_fraction=0.2`, and a switch `--json` of the dataclasses `options` is `--json=true`."""
+    """`--prune-fraction=0.2` is `--prune_fraction=0.2`, and a switch `--json` of the dataclasses `options` is `--json=true`,
+    unless true or false comes after it."""
     switches = {field.name for kind in options for field in fields(kind) if str(field.type).startswith("bool")}
 
-    def one(argument: str) -> str:
+    def one(argument: str, after: str) -> str:
         name, equals, value = argument.partition("=")
         name = name[2:].replace("-", "_")
-        return f"--{name}=true" if name in switches and not equals else f"--{name}{equals}{value}"
+        stands_alone = name in switches and not equals and after not in ("true", "false")
+        return f"--{name}=true" if stands_alone else f"--{name}{equals}{value}"
 
-    return [one(argument) if argument.startswith("--") else argument for argument in arguments]
+    followers = [*arguments[1:], ""]
+    return [one(a, after) if a.startswith("--") else a for a, after in zip(arguments, followers, strict=True)]
 
 
 @contextlib.contextmanager

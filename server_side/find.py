@@ -9,6 +9,7 @@ interrupted (the same command goes on). Everything but the result goes to stderr
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -64,13 +65,16 @@ def find(options: Options) -> int:
     with search.directory.locked(), stopping_at_signals("find", progress, search.directory.path):
         try:
             with progress.shown():
-                rounds = search.run(lambda rounds: summary.record(search, rounds))
+                search, rewinds = search.with_rewind_step()
+                rounds = search.run(functools.partial(summary.record, search))
+                instability = search.instability(summary.chosen(search, rounds)) if options.stability else None
         except Interrupted:
             print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
-        result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
+        result = summary.conclude(search, rounds, time.monotonic() - started, instability, rewinds)
     print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
-    return EXIT_DONE if result["verdict"]["matching"] else EXIT_NO_MATCH
+    found = result["verdict"]["matching"] and result.get("fits", {}).get("holds", True)
+    return EXIT_DONE if found else EXIT_NO_MATCH
 
 
 def prepare(options: Options, watch: Watch) -> Search:
@@ -128,7 +132,8 @@ def _recipe(options: Options, samples: int, input_shape: tuple[int, ...]) -> tup
         raise UsageError(f"batch {options.batch}: more than the {samples} training samples")
     steps = parse_steps(options.filled("steps"), per_epoch, "steps")
     every = parse_steps(options.filled("evaluate_every"), per_epoch, "evaluate_every")
-    rewind_step = parse_steps(options.filled("rewind_step"), per_epoch, "rewind_step")
+    rewinds = options.filled("rewind_step")
+    rewind_step = 0 if rewinds == "auto" else parse_steps(rewinds, per_epoch, "rewind_step")
     if not (0 < every <= steps and rewind_step < steps):
         raise UsageError(
             f"steps {steps}: must be at least evaluate_every ({every}) and more than rewind_step ({rewind_step})"

@@ -148,7 +148,10 @@ def open_lab(run: Path, label: str, options: Any, watch: Watch) -> Lab:
     if not found.get("complete"):
         raise _unfinished(run)
     found |= {"ticket": str(run / "ticket"), "report": str(run / "report.html")}  # the run may have been moved
-    rounds = _Finished(**{field.name: getattr(search, field.name) for field in fields(search)}).run()
+    finished = _Finished(**{field.name: getattr(search, field.name) for field in fields(search)})
+    there, _ = finished.with_rewind_step()
+    rounds = there.run(lambda rounds: len(rounds) == len(found["rounds"]))
+    search = replace(search, rewind_step=there.rewind_step)
     return Lab(search, rounds, found, options, run / FOLDER / label, watch)
 
 

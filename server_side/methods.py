@@ -90,6 +90,12 @@ def by_score(
     return masks
 
 
+def at_random(keeper: Keeper, seed: int, number: int) -> Masks:
+    """As many live weights as round `number` leaves, anywhere; nested over rounds."""
+    masks = keeper.all_live()
+    return keeper.keep(scores.random(masks, derive(seed, "anywhere")), masks, number)
+
+
 def early_bird(keeper: Keeper, dense: Training, number: int) -> EarlyBird:
     """What an early bird that checked the dense training's snapshots one after another had seen; where its mask never
     settled, that of the last."""

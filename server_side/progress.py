@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 if TYPE_CHECKING:
+    from server_side.options import Options
     from server_side.search import Search
 
 PIPE_SECONDS = 30.0  # between two lines where stderr is not a terminal
@@ -34,14 +35,16 @@ class Progress:
     def show_plan(self, search: Search) -> None:
         """Says what will happen, how much of it, and where."""
         options, recipe, ladder = search.options, search.recipe, search.ladder.live
-        trainings = sum(search.training_count(number) for number in range(len(ladder)))
-        self._total = sum(search.step_count(number) for number in range(len(ladder)))
+        rounds = range(len(ladder))
+        trainings = sum(search.training_count(number) for number in rounds) + search.extra_training_count()
+        self._total = sum(search.step_count(number) for number in rounds)
+        self._total += search.extra_training_count() * recipe.steps
         data = search.data
         self._say(
             f"find: {options.model} ({ladder[0]:,} prunable weights) on {data.name}: {len(search.split.x_train):,} samples to train, "
             f"{len(search.split.x_validation):,} to validate, {len(search.split.x_test):,} to test",
             f"      {len(ladder) - 1} rounds down to {ladder[-1] / ladder[0]:.2%} of the weights, {options.seeds} seeds, "
-            f"{options.reinits} reinit and {options.shuffles} shuffle controls each: {trainings:,} trainings of {recipe.steps:,} steps",
+            f"{_counted(options)} controls each: {trainings:,} trainings of {recipe.steps:,} steps",
             f"      on {search.device()}, {options.threads} threads; run directory {search.directory.path} (Ctrl-C stops, the same command goes on)",
             *(f"find: warning: {warning}" for warning in search.warnings()),
         )
@@ -87,3 +90,9 @@ class Progress:
     def _say(self, *lines: str) -> None:
         if not self.quiet:
             print("\n".join(lines), file=sys.stderr)
+
+
+def _counted(options: Options) -> str:
+    """The controls of a ticket."""
+    counts = {"reinit": options.reinits, "same-sign": options.same_signs, "shuffle": options.shuffles}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no"

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from server_side.augment import Augmentation
     from server_side.moving import Moving
 
-WITH_WEIGHTS = ("dense", "ticket", "mask")  # the kinds of trainings whose weights are needed afterwards
+SINGLE = ("dense", "ticket", "mask", "again")  # kinds of which a seed has one in a round
+WITH_WEIGHTS = (*SINGLE, "rewind")  # kinds whose weights are needed afterwards
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 CHECKPOINT_SECONDS = 60.0  # an engine saves what is under way about that often, and when it is asked to stop
@@ -112,7 +113,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"seed{self.seed}-{self.kind}{self.index if self.is_control else ''}"
+        return f"seed{self.seed}-{self.kind}{'' if self.kind in SINGLE else self.index}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def jobs(there: Lab, kind: str = "again", **changes: Any) -> list[Job]:
+def jobs(there: Lab, kind: str = "repeat", **changes: Any) -> list[Job]:
     return [Job(seed, kind, 0, there.ticket_start(seed), there.chosen.masks[seed], **changes) for seed in there.seeds]
 
 
@@ -83,7 +84,7 @@ def test_a_ticket_trained_again_gives_the_bits_of_the_search(run: Path) -> None:
     first = there.chosen.trainings
     again = there.train("again", jobs(there, keeps_weights=True))
     for seed in there.seeds:
-        assert same(first[f"seed{seed}-ticket"], again[f"seed{seed}-again0"])
+        assert same(first[f"seed{seed}-ticket"], again[f"seed{seed}-repeat0"])
     assert not there.train("figures", jobs(there, "figure"))["seed0-figure0"].final
 
 
@@ -130,7 +131,7 @@ def test_a_search_that_is_not_finished_is_refused_with_what_to_do(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = search(tmp_path / "begun")
-    small.run(lambda rounds: summary.record(small, rounds))
+    small.run(functools.partial(summary.record, small))
     (run / "rounds/02/seed1-ticket.npz").unlink()
     (tmp_path / "empty").mkdir()
     for path, said in (

@@ -101,12 +101,13 @@ def test_results_follow_the_rounds_and_never_go_back(tmp_path: Path) -> None:
     seen: list[tuple[bool, int]] = []
     small = search(tmp_path, Watcher(stop_after=10**9), rounds=3)
 
-    def record(rounds: list[Round]) -> None:
+    def record(rounds: list[Round]) -> bool:
         summary.record(small, rounds)
         there = results(tmp_path)
         seen.append((there["complete"], len(there["rounds"])))
         if len(rounds) == 3:
             raise Interrupted
+        return False
 
     with pytest.raises(Interrupted):
         small.run(record)
@@ -116,9 +117,10 @@ def test_results_follow_the_rounds_and_never_go_back(tmp_path: Path) -> None:
     again = search(tmp_path, rounds=3)
     known: list[int] = []
 
-    def follow(rounds: list[Round]) -> None:
-        summary.record(again, rounds)
+    def follow(rounds: list[Round]) -> bool:
+        enough = summary.record(again, rounds)
         known.append(len(results(tmp_path)["rounds"]))
+        return enough
 
     rounds = again.run(follow)
     assert known == [3, 3, 3, 4]
