@@ -7,10 +7,8 @@ network's), which weights the ticket starts from (those at the rewind step), and
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +26,11 @@ from server_side.options import Options
 from server_side.prune import LayerCollapse, Masks, checked, live_count
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
-from server_side.stacked import StackedEngine
+from server_side.stage import Stage
 from server_side.training import Job, Recipe, Training, Watch, evaluation_steps
+from server_side.training_folder import TrainingFolder
 from server_side.verdict import STABLE_BELOW, Measured
 
-STACK_SIZE = 64
 REWIND_PARTS = (256, 64, 16, 8, 4)  # of the steps, where the rewind step is to be found
 REWIND_DENSITY = 0.2
 ROUNDS_BEYOND = 2  # the first that may fit, as far as that can be told beforehand
@@ -344,47 +342,15 @@ class Search:
 
     def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
-        self.watch.begin_round(number, self._density({job.seed: job.masks for job in jobs}), len(jobs))
-        done = {job.name: self.directory.load(number, job) for job in jobs}
-        trainings = {name: training for name, training in done.items() if training is not None}
+        density = self._density({job.seed: job.masks for job in jobs})
+        self.watch.begin(
+            f"round {number}/{len(self.ladder.rungs) - 1}, {density:.1%} of the weights, {len(jobs)} networks"
+        )
+        return self.stage(self.directory.round_folder(number)).train(jobs)
 
-        def finished(job: Job, training: Training) -> None:
-            self.directory.save(number, job, training)
-            trainings[job.name] = training
-            self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
-
-        if self.on_device_engine and all(job.moving is None for job in jobs):
-            from server_side.device_engine import DeviceEngine  # needs the compiled core: only where it is used
-
-            there = [job for job in jobs if job.name in trainings]
-            self._advance_finished(there)
-            for job in there:  # a kill may have come between the training and the end of its checkpoint
-                self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
-            engine = DeviceEngine(self.model.network, self.split, self.recipe, self.options.threads)
-            left = {job.name: self.directory.job_checkpoint(number, job) for job in jobs if job.name not in trainings}
-            engine.train([job for job in jobs if job.name in left], left, self.watch, finished)
-        else:
-            for position, stack in enumerate(_stacks(jobs)):
-                self._train_stack(number, position, stack, trainings)
-        return {job.name: trainings[job.name] for job in jobs}
-
-    def _train_stack(self, number: int, position: int, stack: list[Job], trainings: dict[str, Training]) -> None:
-        """A stack is trained whole or not at all: in another grouping its bits might differ."""
-        checkpoint = self.directory.stack_checkpoint(number, stack[0].kind, position)
-        if all(job.name in trainings for job in stack):
-            self._advance_finished(stack)
-            checkpoint.unlink(missing_ok=True)
-            return
-        for job, training in zip(stack, self._stacked().train(stack, checkpoint, self.watch), strict=True):
-            self.directory.save(number, job, training)
-            trainings[job.name] = training
-        checkpoint.unlink(missing_ok=True)
-
-    def _advance_finished(self, jobs: list[Job]) -> None:
-        self.watch.advanced(sum(self.recipe.steps - job.first_step for job in jobs), np.nan, np.nan)
-
-    def _stacked(self) -> StackedEngine:
-        return StackedEngine(self.model, self.split, self.recipe, self.device())
+    def stage(self, folder: TrainingFolder) -> Stage:
+        """What trains jobs into `folder` as this search does."""
+        return Stage(folder, self.model, self.split, self.recipe, self.options, self.watch)
 
     def _density(self, masks: dict[int, Masks]) -> float:
         """Share of live weights among all that could be pruned; every seed has the same, but for groups."""
@@ -441,14 +407,6 @@ def _figure(training: Training, name: str) -> float:
         "validation_accuracy": float(training.validation_accuracy[training.early_index]),
         "early_stop": float(training.early_step),
     }[name]
-
-
-def _stacks(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs that are trained as one program: of the same steps, rates and moves of masks, at most STACK_SIZE together."""
-    by_start: dict[Any, list[Job]] = defaultdict(list)
-    for job in jobs:
-        by_start[job.first_step, job.holds_rate, job.moving].append(job)
-    return [group[i : i + STACK_SIZE] for group in by_start.values() for i in range(0, len(group), STACK_SIZE)]
 
 
 def _dense(rounds: list[Round], seed: int) -> Training:

@@ -29,7 +29,7 @@ class Watcher:
         self.replica_steps = 0
         self.calls = 0
 
-    def begin_round(self, number: int, density: float, replicas: int) -> None:
+    def begin(self, what: str) -> None:
         pass
 
     def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:

@@ -17,6 +17,7 @@ from server_side.find import Clock, prepare
 from server_side.options import Options
 from server_side.search import Round
 from server_side.training import Interrupted
+from server_side.training_folder import TrainingFolder
 from tests.server_side.searches import Watcher, blobs, options, search
 
 
@@ -152,16 +153,17 @@ def test_a_finished_trainings_checkpoint_is_cleared_away(tmp_path: Path) -> None
 def test_an_error_of_one_job_keeps_what_the_others_have_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk refuses one training: the search ends with that error, and does not hang on those that wait."""
     small = search(tmp_path, engine="device", seeds=4, threads=2)
-    save = small.directory.save
+    save = TrainingFolder.save
 
-    def refusing(round_number: int, job: Any, training: Any) -> None:
+    def refusing(folder: TrainingFolder, job: Any, training: Any) -> None:
         if job.name == "seed1-dense":
             raise OSError(28, "No space left on device")
-        save(round_number, job, training)
+        save(folder, job, training)
 
-    monkeypatch.setattr(small.directory, "save", refusing)
+    monkeypatch.setattr(TrainingFolder, "save", refusing)
     with pytest.raises(OSError, match="No space left"):
         small.run()
+    monkeypatch.undo()
     assert not (tmp_path / "rounds/01").exists()
     whole = search(tmp_path / "whole", engine="device", seeds=4).run()
     again = search(tmp_path, engine="device", seeds=4).run()

@@ -22,7 +22,7 @@ def test_the_second_training_differs_by_its_order_alone(tmp_path: Path) -> None:
     instability = small.instability(rounds[1])
     assert instability.shape == (2,)
     assert (instability >= 0).all()
-    ticket, again = rounds[1].trainings["seed1-ticket"], small.directory.load(1, again_job(small, rounds))
+    ticket, again = rounds[1].trainings["seed1-ticket"], small.directory.round_folder(1).load(again_job(small, rounds))
     assert again is not None
     assert again.validation_loss[0] == ticket.validation_loss[0]  # the same weights
     assert again.validation_loss[-1] != ticket.validation_loss[-1]
