@@ -28,9 +28,17 @@ STYLE = {
     "reinit": {"color": "#d1495b", "linestyle": "--", "marker": "s"},
     "shuffle": {"color": "#b8860b", "linestyle": "--", "marker": "^"},
 }
-OTHER_CONTROLS = (("#7b4fa3", "D"), ("#2a9d8f", "v"), ("#8d5524", "P"), ("#3d405b", "X"))
+OTHER_CONTROLS = (
+    ("#7b4fa3", "D"),
+    ("#2a9d8f", "v"),
+    ("#8d5524", "P"),
+    ("#3d405b", "X"),
+    ("#c06c84", "*"),
+    ("#4d908e", "p"),
+)
 CURVES_AT = (0.5, 0.2, 0.05)  # details are drawn of the rounds nearest to these densities, and of the ticket's
 LAYERS_SHOWN = 6
+ENDS = ("low", "high")  # of an interval
 BINS = 60
 ALL, LIVE, TRAINED = "#cfd3d8", "#0b6fb8", "#e07b39"  # initial weights, those that survive, what they became
 
@@ -122,7 +130,7 @@ def plot_estimates(
     """A line with its intervals for each of `lines`: what significance.estimate gives, at each of `x`."""
     for kind, estimates in lines.items():
         mean = np.array([np.nan if e["mean"] is None else scale * e["mean"] for e in estimates])
-        half = [0.0 if e["low"] is None else scale * (e["mean"] - e["low"]) for e in estimates]
+        half = [[0.0 if e["low"] is None else scale * abs(e["mean"] - e[end]) for e in estimates] for end in ENDS]
         look: dict[str, Any] = {"markersize": 3.5, "linewidth": 1.4, "elinewidth": 0.7, "capsize": 2}
         axes.errorbar(x, mean, yerr=half, label=kind, **{**look, **_line(kind, list(lines))})
     axes.legend(frameon=False)

@@ -9,6 +9,7 @@ the search is trained again; one that is not finished is refused.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -29,7 +30,7 @@ from server_side.data import Split
 from server_side.errors import UsageError
 from server_side.experiments import FOLDER
 from server_side.find import prepare
-from server_side.models import Model
+from server_side.models import Model, load_model
 from server_side.options import Options
 from server_side.run_directory import kept_options
 from server_side.search import Round, Search
@@ -83,6 +84,10 @@ class Lab:
         ours = self.search.stage(TrainingFolder(self.path / stage))
         ours = replace(ours, model=model or ours.model, recipe=recipe or ours.recipe, split=split or ours.split)
         return replace(ours, watch=self.watch).train(jobs)
+
+    def model(self, width: float) -> Model:
+        """The search's model with its hidden widths multiplied by `width`; raises UsageError where it has no such argument."""
+        return _of_width(self.search.model.name, self.search.data.input_shape, self.search.data.classes, width)
 
     def accuracies(self, networks: list[Values], *, model: Model | None = None) -> NDArray[np.float64]:
         """(networks,) accuracy on the test part of networks with these weights, as they are."""
@@ -153,6 +158,11 @@ def open_lab(run: Path, label: str, options: Any, watch: Watch) -> Lab:
     rounds = there.run(lambda rounds: len(rounds) == len(found["rounds"]))
     search = replace(search, rewind_step=there.rewind_step)
     return Lab(search, rounds, found, options, run / FOLDER / label, watch)
+
+
+@functools.cache
+def _of_width(name: str, input_shape: tuple[int, ...], classes: int, width: float) -> Model:
+    return load_model(name, input_shape, classes, width)
 
 
 class _Finished(Search):

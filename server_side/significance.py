@@ -39,6 +39,16 @@ def estimate(values: Sequence[float] | NDArray[np.float64], confidence: float = 
     return {"mean": _known(mean), "low": low, "high": high, "by_seed": by_seed}
 
 
+def share(hits: int, count: int, confidence: float = CONFIDENCE) -> dict[str, Any]:
+    """The share of `hits` among `count` with its exact interval (Clopper & Pearson 1934), as JSON."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(hits, count - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
+    return {"mean": hits / count, "low": low, "high": high, "hits": hits, "count": count}
+
+
 def p_above(differences: Sequence[float] | NDArray[np.float64], bound: float) -> float | None:
     """The p-value of Student's one-sided t test of "the mean is at most `bound`" against "it is above".
 
