@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from export.ticket import TicketError
 from server_side.errors import UsageError
@@ -27,8 +27,10 @@ from server_side.options import Options
 from server_side.steps import parse_steps
 
 if TYPE_CHECKING:
+    from server_side.data import Dataset
+    from server_side.models import Model
     from server_side.progress import Progress
-    from server_side.search import Search
+    from server_side.search import Round, Search
     from server_side.training import Recipe, Watch
 
 EXIT_FOUND, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 2, 3, 130
@@ -66,24 +68,43 @@ def find(options: Options) -> int:
         if options.json:
             print(json.dumps(summary.plan(search), allow_nan=False))
         return EXIT_FOUND
-    search.directory.create()
-    started = time.monotonic()
-    with search.directory.locked(), _stopping_at_signals(progress, search.directory.path):
+    with _stopping_at_signals(progress, search.directory.path):
         try:
-            with progress.shown():
-                rounds = search.run(lambda rounds: summary.record(search, rounds))
+            result = carry_out(search, progress)
         except Interrupted:
             print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
-        result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
     print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
     return EXIT_FOUND if result["verdict"]["matching"] else EXIT_NO_MATCH
 
 
-def prepare(options: Options, watch: Watch) -> Search:
-    """Loads and checks data and model, decides every option and reads the run directory; nothing is trained or written."""
+def carry_out(search: Search, progress: Progress) -> dict[str, Any]:
+    """Trains, judges and writes; returns what --json prints. Raises Interrupted, and UsageError as `find` does."""
+    from server_side import summary
+    from server_side.tracking import Tracking
+
+    tracking = Tracking(search)
+
+    def after_round(rounds: list[Round]) -> None:
+        summary.record(search, rounds)
+        tracking.after_round(rounds)
+
+    search.directory.create()
+    started = time.monotonic()
+    with search.directory.locked():
+        with progress.shown():
+            rounds = search.run(after_round)
+        result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
+        tracking.finish(result)
+    return result
+
+
+def prepare(options: Options, watch: Watch, data: Dataset | None = None, model: Model | None = None) -> Search:
+    """Loads and checks data and model, but for those that are given, decides every option and reads the run directory;
+    nothing is trained or written."""
     import torch
 
+    from server_side import tracking
     from server_side.data import load_data, split
     from server_side.models import load_model
     from server_side.presets import PRESETS
@@ -96,8 +117,9 @@ def prepare(options: Options, watch: Watch) -> Search:
         raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
     defaults = PRESETS[name].defaults if name in PRESETS else {}
     options = replace(options, model=name).resolve(defaults)
-    data = load_data(options.data, options.split_seed, lambda line: None if options.quiet else _tell(line))
-    model = load_model(name, data.input_shape, data.classes)
+    tracking.check(options.tracker)
+    data = data or load_data(options.data, options.split_seed, lambda line: None if options.quiet else _tell(line))
+    model = model or load_model(name, data.input_shape, data.classes)
     parts = split(data, options.filled("validation"), options.split_seed)
     recipe, rewind_step = _recipe(options, len(parts.x_train), data.input_shape)
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")

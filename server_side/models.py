@@ -51,12 +51,16 @@ class Model:
         return weights
 
 
-def load_model(source: str, input_shape: tuple[int, ...], classes: int) -> Model:
-    """Builds and lowers `source`; raises UsageError naming the module a device cannot train, or a factory whose weights a
+def load_model(
+    source: str, input_shape: tuple[int, ...], classes: int, given: Callable[[], nn.Module] | None = None
+) -> Model:
+    """Builds and lowers `source`, or the `given` factory under that name; raises UsageError naming the module a device cannot train, or a factory whose weights a
     seed does not fix."""
     factory: Callable[[], nn.Module]
-    preset = PRESETS.get(source)
-    if preset is not None:
+    preset = PRESETS.get(source) if given is None else None
+    if given is not None:
+        factory = given
+    elif preset is not None:
         preset.check_input(source, input_shape)
         factory = partial(preset.build, input_shape, classes)
     elif ":" in source:
