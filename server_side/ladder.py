@@ -53,6 +53,11 @@ def ladder(network: Network, options: Options) -> Ladder:
     """Of filled options; raises UsageError for a pattern that matches no layer, or where nothing is left to prune."""
     shapes = _pruned_shapes(network, options.exclude or [])
     excluded = sum(math.prod(network.parameter_shapes[name]) for name in network.prunable if name not in shapes)
+    if options.structure == "rows" and network.prunable[-1] in shapes:
+        raise UsageError(
+            f"structure rows: the rows of the output layer are its classes; leave it out by --exclude "
+            f"'[\"{layer_of(network.prunable[-1])}\"]'"
+        )
     if options.n_of_m is not None:
         return Ladder(shapes, _n_of_m_rungs(shapes, *options.n_of_m), excluded)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -60,6 +65,14 @@ def ladder(network: Network, options: Options) -> Ladder:
         sizes, fractions = {ALL: sum(sizes.values())}, {ALL: float(options.filled("prune_fraction"))}
     else:
         fractions = _fractions(network, options, tuple(shapes))
+    if options.target_density is not None and options.target_density * (excluded + sum(sizes.values())) <= excluded:
+        raise UsageError(
+            f"target_density {options.target_density}: the excluded layers alone are {excluded / (excluded + sum(sizes.values())):.2%} "
+            "of the weights; take a larger one"
+        )
+    if options.rounds and options.target_density:
+        goal = options.target_density * (1 + excluded / sum(sizes.values())) - excluded / sum(sizes.values())
+        fractions = dict.fromkeys(fractions, 1 - goal ** (1 / options.rounds))
     rungs: list[Mapping[str, int]] = [sizes]
     wanted = (options.target_density or 0.0) * (excluded + sum(sizes.values()))
     while len(rungs) <= (options.rounds or MOST_ROUNDS):

@@ -19,7 +19,7 @@ from torch import nn
 
 from export.network import Network
 from server_side import scores, structures
-from server_side.controls import Values, apply_masks
+from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.data import Split
 from server_side.early_bird import EarlyBird
 from server_side.ladder import ALL, Ladder
@@ -64,6 +64,19 @@ class Keeper:
                 masks = structures.keep_highest_groups(found, masks, self.groups, live, layers)
         return masks
 
+    def shuffled(self, masks: Masks, number: int, random: np.random.Generator) -> Masks:
+        """The control's masks: as many live weights in every layer of round `number`, elsewhere, in the same structure."""
+        if self.inputs:
+            anywhere = {name: random.random(mask.shape) for name, mask in masks.items()}
+            return self.keep(anywhere, self.all_live(), number)
+        if self.groups is None:
+            return shuffle_masks(masks, random)
+        shuffled = {}
+        for name, mask in masks.items():
+            _, first = np.unique(self.groups[name], return_index=True)
+            shuffled[name] = random.permutation(mask.ravel()[first])[self.groups[name]]
+        return shuffled
+
     def all_live(self) -> Masks:
         """The masks of the dense network."""
         return {name: np.ones(shape, np.bool_) for name, shape in self.ladder.shapes.items()}
@@ -98,10 +111,10 @@ def at_random(keeper: Keeper, seed: int, number: int) -> Masks:
 
 
 def early_bird(keeper: Keeper, dense: Training, number: int) -> EarlyBird:
-    """What an early bird that checked the dense training's snapshots one after another had seen; where its mask never
-    settled, that of the last."""
+    """What an early bird that checked the dense training one time after another had seen; where its mask never settled,
+    that of the last."""
     bird = EarlyBird(lambda weights: by_magnitude(keeper, weights, keeper.all_live(), number))
-    for step in sorted(dense.snapshots):
+    for step in early_bird_checks(dense.steps.tolist()):
         if bird.check(step, dense.snapshots[step]):
             break
     return bird

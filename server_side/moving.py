@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from server_side.training import Recipe
 
 UPDATES = 100  # of a moving mask in a training, at most
+STEPS_BETWEEN = (
+    10  # two of them at least: an update of the mask stands in for one of the weights, and what grows begins at 0
+)
 GATE_RATE = 10.0  # learning rate of gates over that of weights
 
 
@@ -53,7 +56,7 @@ class Mover:
 
     def __init__(self, moving: Moving, recipe: Recipe) -> None:
         self.moving, self.recipe = moving, recipe
-        self.every = max(1, recipe.steps // UPDATES)
+        self.every = max(STEPS_BETWEEN, -(-recipe.steps // UPDATES))
 
     def extra(self, values: Stack) -> Stack:
         """Parameters to train besides the network's own, for a network of these; (replicas, *shape)."""

@@ -25,6 +25,8 @@ AT_LEAST = {
 }
 OPEN_SHARES = ("target_density", "prune_fraction", "output_prune_fraction")
 SHARES_BELOW_ONE = ("momentum", "label_smoothing")
+MOVING = ("rigl", "gradual", "l1", "gates")
+BY_TORCH = ("snip", "grasp", "synflow", *MOVING)  # whatever the engine; so their bits depend on the threads
 AT_REWIND_STEP = ("random", "magnitude", "snip", "grasp", "synflow")
 NOT_NEGATIVE = ("learning_rate", "weight_decay", "accuracy_tolerance")
 
@@ -63,6 +65,22 @@ def _check_ranges(options: Options) -> None:
 
 
 def _check_pruning(options: Options) -> None:
+    if options.structure != "none" and options.method in MOVING:
+        raise UsageError(
+            f"structure {options.structure} with method {options.method}: a mask that moves moves weight by weight; leave one out"
+        )
+    if options.rounds and options.target_density and options.prune_fractions:
+        raise UsageError(
+            f"prune_fractions {options.prune_fractions} with rounds {options.rounds} and target_density "
+            f"{options.target_density}: these say the shares; leave one out"
+        )
+    if options.regularisation is not None and not 0 <= options.regularisation < float("inf"):
+        raise UsageError(f"regularisation {options.regularisation}: must be a number of at least 0")
+    if options.retrain == "fine-tune" and options.learning_rate_schedule in ("cosine", "linear"):
+        raise UsageError(
+            f"retrain fine-tune with learning_rate_schedule {options.learning_rate_schedule}: its last rate is next to nothing; "
+            "take constant or step, or --retrain learning-rate"
+        )
     if options.regularisation is not None and options.method not in ("l1", "gates"):
         raise UsageError(
             f"regularisation {options.regularisation} with method {options.method}: only l1 and gates have it; leave it out"
@@ -81,16 +99,12 @@ def _check_pruning(options: Options) -> None:
                 )
 
     if options.n_of_m is not None:
-        for name in ("rounds", "target_density", "output_prune_fraction", "prune_fractions"):
+        for name in ("rounds", "target_density", "prune_fraction", "output_prune_fraction", "prune_fractions"):
             given = getattr(options, name)
-            if given and not (name == "output_prune_fraction" and given == options.prune_fraction):
+            if given:
                 raise UsageError(
                     f"{name} {given} with structure {options.structure}: it says what stays; leave {name} out"
                 )
-    if options.structure == "rows" and not options.exclude:
-        raise UsageError(
-            "structure rows without exclude: the rows of the output layer are its classes; leave that layer out by --exclude"
-        )
     if options.fit_step_ms is not None and not 0 < options.fit_step_ms < float("inf"):
         raise UsageError(f"fit_step_ms {options.fit_step_ms}: must be a number above 0")
 

@@ -39,7 +39,7 @@ FALLBACKS: Mapping[str, Any] = {
 }
 METHODS: Mapping[str, Mapping[str, Any]] = {
     **{method: {"scope": "global"} for method in ("snip", "grasp", "synflow", "rigl", "gradual")},
-    "l1": {"scope": "global", "regularisation": 1e-4},
+    "l1": {"scope": "global", "regularisation": 0.1},
     "gates": {"scope": "global", "regularisation": 1.0},
 }
 DEPENDENT = {  # what a preset says of these is void where the first is chosen otherwise
@@ -87,7 +87,7 @@ class Options:
     """weights that are pruned together: blocks of output rows that devices compute faster, or whole rows (units, filters); or
     so many of each few inputs that stay, one fewer a round"""
     regularisation: float | None = None
-    """of l1 and gates alone: the factor of the penalty (default: 1e-4 for l1, 1 for gates)"""
+    """of l1 and gates alone: the factor of the penalty (default: 0.1 for l1, of sgd 1e-4; 1 for gates)"""
     retrain: Literal["weights", "learning-rate", "fine-tune"] = "weights"
     """how a ticket is trained: weights (from the weights of rewind_step, schedule from there), learning-rate (from the
     trained weights that decided its mask, schedule from rewind_step), fine-tune (from those, at the last learning rate)"""
@@ -183,11 +183,10 @@ class Options:
 
     def resolve(self, preset: Mapping[str, Any]) -> Options:
         """The same filled from the preset, the method and FALLBACKS, and checked; raises UsageError naming the option."""
-        if self.n_of_m is not None and self.prune_fraction is not None:
-            raise UsageError(
-                f"prune_fraction {self.prune_fraction} with structure {self.structure}: it says what stays; leave one out"
-            )
-        kept = {name: value for name, value in preset.items() if not self._voids(name, preset)}
+        kept = {name: value for name, value in preset.items() if getattr(self, name) is None}
+        kept = {name: value for name, value in kept.items() if not self._voids(name, preset)}
+        if self.output_prune_fraction is not None and "prune_fractions" in kept:
+            kept["prune_fractions"] = {k: share for k, share in kept["prune_fractions"].items() if k != "output"}
         kept = scaled(kept, preset, self.steps)
         shares = self._shares_to_target()
         defaults = {**FALLBACKS, **METHODS.get(self.method, {}), **kept, **shares}
@@ -197,8 +196,13 @@ class Options:
         else:
             for name in ("output_prune_fraction", "prune_fractions"):
                 defaults.pop(name, None)
+        if self.n_of_m is not None:
+            for name in ("prune_fraction", "output_prune_fraction", "prune_fractions"):
+                defaults.pop(name, None)
         if (self.learning_rate_schedule or defaults["learning_rate_schedule"]) == "step":
             defaults.setdefault("learning_rate_factor", 0.1)
+        if self.method == "l1" and (self.optimizer or defaults["optimizer"]) == "sgd":
+            defaults["regularisation"] = 1e-4  # a step of Adam is as long for a small gradient as for a large one
         if not (self.rounds or self.target_density or self.limits or self.n_of_m):
             defaults["rounds"] = 12
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
@@ -227,7 +231,8 @@ class Options:
         """Whether another choice makes the preset's value of `name` void."""
         for chosen, dependents in DEPENDENT.items():
             value = getattr(self, chosen)
-            if name in dependents and value is not None and value != preset.get(chosen, FALLBACKS.get(chosen)):
+            other = chosen == "prune_fraction" or value != preset.get(chosen, FALLBACKS.get(chosen))
+            if name in dependents and value is not None and other:
                 return True
         return False
 
@@ -262,7 +267,8 @@ class Options:
         """What decides the result, of settled options: all but where it is written, how it is shown and, where no bit
         depends on them, the threads."""
         free = ["output_dir", "tracker", "quiet", "json", "dry_run"]
-        if (self.engine, self.accelerator) != ("stacked", "cpu"):
+        by_torch = (self.engine, self.accelerator) == ("stacked", "cpu") or self.method in option_rules.BY_TORCH
+        if not by_torch:
             free.append("threads")
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in free}
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from export.ticket import Ticket
 from server_side import connectivity, methods
-from server_side.controls import Values, apply_masks, shuffle_masks, with_signs_of
+from server_side.controls import Values, apply_masks, with_signs_of
 from server_side.data import Dataset, Split
 from server_side.errors import UsageError
 from server_side.fit import Footprint, Limits, footprint, parse_bytes
@@ -33,7 +33,7 @@ from server_side.verdict import STABLE_BELOW, Measured
 
 REWIND_PARTS = (256, 64, 16, 8, 4)  # of the steps, where the rewind step is to be found
 REWIND_DENSITY = 0.2
-ROUNDS_BEYOND = 2  # the first that may fit, as far as that can be told beforehand
+ROUNDS_BEYOND = 5  # the first that may fit, as far as that can be told beforehand
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,12 @@ class Search:
         number = int(np.argmin([abs(density - REWIND_DENSITY) for density in self.ladder.densities]))
         whole = self.keeper.all_live()
         finals = {seed: _dense([dense], seed).final for seed in self.seeds}
-        masks = {s: methods.by_magnitude(self.keeper, finals[s], whole, number) for s in self.seeds}
+        try:
+            masks = {s: methods.by_magnitude(self.keeper, finals[s], whole, number) for s in self.seeds}
+        except LayerCollapse as collapse:
+            raise UsageError(
+                f"rewind_step auto: {collapse} in one cut to {REWIND_DENSITY:.0%}; name a step"
+            ) from collapse
         part = torch.from_numpy(self.split.x_validation), torch.from_numpy(self.split.y_validation)
         found: dict[int, NDArray[np.float64]] = {}
         for position, step in enumerate(self.rewind_candidates):
@@ -120,15 +125,18 @@ class Search:
                 break
         return replace(self, rewind_step=step), found
 
-    def _twice(self, dense: Round, masks: dict[int, Masks], position: int, step: int) -> list[tuple[Values, Values]]:
+    def _twice(
+        self, dense: Round, masks: dict[int, Masks], position: int, step: int
+    ) -> list[tuple[Training, Training]]:
         """The ends of two trainings, with two orders of the samples, of every seed's ticket from the weights of `step`."""
         jobs = []
         for seed in self.seeds:
             weights = _dense([dense], seed).snapshots[step]
             start = apply_masks(weights, masks[seed])
-            jobs += [Job(seed, "rewind", 2 * position + i, start, masks[seed], step, order=i) for i in (0, 1)]
+            twice = [Job(seed, "rewind", 2 * position + i, start, masks[seed], step, order=i) for i in (0, 1)]
+            jobs += [replace(job, keeps_weights=True) for job in twice]
         trained = self._trained(0, jobs)
-        return [(trained[a.name].final, trained[b.name].final) for a, b in zip(jobs[::2], jobs[1::2], strict=True)]
+        return [(trained[a.name], trained[b.name]) for a, b in zip(jobs[::2], jobs[1::2], strict=True)]
 
     def extra_training_count(self) -> int:
         """Trainings besides those of the rounds, at most."""
@@ -149,6 +157,9 @@ class Search:
         """Its tickets start from weights of the rewind step or from those that decided their masks."""
         if self.options.retrain == "weights":
             start = {seed: self._rewound(rounds, seed) for seed in self.seeds}
+        elif self.options.method == "early-bird":
+            birds = {seed: methods.early_bird(self.keeper, _dense(rounds, seed), number).step for seed in self.seeds}
+            start = {seed: _dense(rounds, seed).snapshots[step or 0] for seed, step in birds.items()}
         elif self.options.method in methods.MOVING:
             start = {seed: training.final for seed, training in self._mask_trainings(rounds, number).items()}
         else:
@@ -210,17 +221,29 @@ class Search:
         """(seeds,) of the tickets of a round, by the test part: each is trained once more from its weights, with another
         order of the samples (Frankle et al. 2020)."""
         starts = {seed: apply_masks(r.start[seed], r.masks[seed]) for seed in self.seeds}
-        jobs = [Job(s, "again", 0, starts[s], r.masks[s], self.rewind_step, order=1) for s in self.seeds]
+        held = self.options.retrain == "fine-tune"
+        jobs = [
+            Job(s, "again", 0, starts[s], r.masks[s], self.rewind_step, (), held, 1, keeps_weights=True)
+            for s in self.seeds
+        ]
         trained = self._trained(r.number, jobs)
-        ends = [(r.trainings[f"seed{job.seed}-ticket"].final, trained[job.name].final) for job in jobs]
+        ends = [(r.trainings[f"seed{job.seed}-ticket"], trained[job.name]) for job in jobs]
         part = torch.from_numpy(self.split.x_test), torch.from_numpy(self.split.y_test)
         return self._instability(ends, part)
 
     def _instability(
-        self, ends: list[tuple[Values, Values]], part: tuple[torch.Tensor, torch.Tensor]
+        self, ends: list[tuple[Training, Training]], part: tuple[torch.Tensor, torch.Tensor]
     ) -> NDArray[np.float64]:
+        """Of each pair of trainings; 1, the most there is, where one of them diverged."""
         error = connectivity.classification_error(self.model.factory(), *(side.to(self.device()) for side in part))
-        return np.array([connectivity.instability(*pair, error, device=self.device()) for pair in ends])
+        return np.array(
+            [
+                connectivity.instability(one.final, other.final, error, device=self.device())
+                if one.diverged_step is None and other.diverged_step is None
+                else 1.0
+                for one, other in ends
+            ]
+        )
 
     @functools.cached_property
     def ladder(self) -> Ladder:
@@ -233,7 +256,10 @@ class Search:
         start = self.theta(self.options.seed)
         found = Footprint(0, 0, 0)
         for number in range(1, len(whole.rungs)):
-            masks = methods.at_random(keeper, self.options.seed, number)
+            try:
+                masks = methods.at_random(keeper, self.options.seed, number)
+            except LayerCollapse:  # at random; a search may do better, and goes on until a ticket fits
+                return whole
             found = self._footprint(apply_masks(start, masks), masks)
             if found.fits(self.limits):
                 return replace(whole, rungs=whole.rungs[: number + 1 + ROUNDS_BEYOND])
@@ -320,7 +346,7 @@ class Search:
                 values = apply_masks(with_signs_of(fresh, start[seed], masks[seed]), masks[seed])
                 yield Job(seed, "same_sign", index, values, masks[seed])
             for index in range(self.options.shuffles):
-                shuffled = shuffle_masks(masks[seed], generator(seed, "shuffle", number, index))
+                shuffled = self.keeper.shuffled(masks[seed], number, generator(seed, "shuffle", number, index))
                 masked = apply_masks(start[seed], shuffled)
                 yield Job(seed, "shuffle", index, masked, shuffled, first, holds_rate=held)
 

@@ -125,7 +125,9 @@ class _Run:
     def _optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         own = [p for name, p in self.parameters.items() if name in self.program.parameter_names]
         extra = [p for name, p in self.parameters.items() if name not in self.program.parameter_names]
-        groups = [{"params": group} for group in (own, extra) if group]
+        groups: list[dict[str, Any]] = [{"params": own}]
+        if extra:
+            groups.append({"params": extra, "weight_decay": 0.0})  # it would hold gates half open
         rate, decay = recipe.learning_rate, recipe.weight_decay
         if recipe.optimizer == "sgd":
             return torch.optim.SGD(

@@ -29,11 +29,11 @@ def scaled(values: Mapping[str, Any], preset: Mapping[str, Any], steps: str | No
         number, its_unit = _parts(text, "steps")
         if number == 0:
             return text
-        if not unit == preset_unit == its_unit:
+        if unit != preset_unit:
             raise UsageError(
                 f"steps '{steps}': this model's protocol is in {preset_unit}; give them as e.g. {old}{preset_unit}"
             )
-        return f"{round(number * new / old)}{unit}"
+        return f"{round(number * new / old)}{its_unit}"
 
     return {
         name: ([changed(text) for text in value] if isinstance(value, list) else changed(value))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from server_side.moving import Moving
 
 SINGLE = ("dense", "ticket", "mask", "again")  # kinds of which a seed has one in a round
-WITH_WEIGHTS = (*SINGLE, "rewind")  # kinds whose weights are needed afterwards
+DECIDING = ("dense", "ticket", "mask")  # kinds without which a search cannot go on
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 CHECKPOINT_SECONDS = 60.0  # an engine saves what is under way about that often, and when it is asked to stop
@@ -99,7 +99,7 @@ class Job:
     @property
     def is_control(self) -> bool:
         """It may diverge: nothing hangs on its success. Its figures are all that is needed, unless it `keeps_weights`."""
-        return self.kind not in WITH_WEIGHTS
+        return self.kind not in DECIDING
 
     @property
     def drops_weights(self) -> bool:
@@ -121,8 +121,8 @@ class Training:
     """The outcome of a job. `steps` (evaluations,) counts from initialisation; accuracies are fractions of 1.
 
     `early` and `final` hold the weights at the early stop and at the end, `snapshots` those at the job's snapshot steps; of
-    a control that keeps none they are empty. `masks` are those that a training with a moving mask ended with. A control that diverged has NaN for figures, in the curves from `diverged_step` on, by which
-    step its loss was no longer finite.
+    a control that keeps none they are empty. `masks` are those that a training with a moving mask ended with. A control that
+    diverged has NaN for figures, in the curves from `diverged_step` on, by which step its loss was no longer finite.
     """
 
     steps: NDArray[np.int64]

@@ -169,3 +169,22 @@ def test_n_of_m_keeps_at_most_so_many_of_each_few_inputs(tmp_path: Path, method:
     assert small.ladder.live == [480, 360, 240]
     for kept, r in zip((4, 3, 2), rounds, strict=True):
         assert all((mask.reshape(len(mask), -1, 4).sum(axis=2) == kept).all() for mask in r.masks[0].values())
+
+
+@pytest.mark.parametrize("structure", ["blocks-of-4", "rows", "2:4"])
+def test_shuffled_tickets_keep_their_structure(tmp_path: Path, structure: str) -> None:
+    settings: dict[str, Any] = {"rounds": None} if structure == "2:4" else {"prune_fraction": 0.4, "exclude": ["out"]}
+    small = search(tmp_path, structure=structure, **settings)
+    rounds = small.run()
+    shuffles = [job for job in small._jobs(rounds[2].start, rounds[2].masks, 2) if job.kind == "shuffle"]
+    for job in shuffles:
+        for name, mask in job.masks.items():
+            ticket = rounds[2].masks[job.seed][name]
+            assert mask.sum() == ticket.sum()
+            assert (mask != ticket).any()
+            if structure == "rows":
+                assert set(mask.sum(axis=1).tolist()) <= {0, mask.shape[1]}
+            elif structure == "2:4":
+                assert (mask.reshape(len(mask), -1, 4).sum(axis=2) == 2).all()
+            else:
+                assert (mask.reshape(-1, 4, mask.shape[1]).sum(axis=1) % 4 == 0).all()
