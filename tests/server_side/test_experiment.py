@@ -183,13 +183,13 @@ def test_a_finished_experiment_is_in_the_report_and_find_keeps_it(
     text = (run / "report.html").read_text()
     assert "before-training" not in text
     shutil.rmtree(run / "experiments")
-    for name, text in (
+    for label, damaged in (
         ("half", b'{"experiment": "supermask"'),
         ("older", b'{"experiment": "supermask", "result": {}, "options": {}}'),
         ("unknown", b'{"experiment": "later", "result": {}, "options": {}}'),
     ):
-        (run / "experiments" / name).mkdir(parents=True)
-        (run / "experiments" / name / "results.json").write_bytes(text)
+        (run / "experiments" / label).mkdir(parents=True)
+        (run / "experiments" / label / "results.json").write_bytes(damaged)
     summary.conclude(small, small.run(), seconds=1.0)
     assert (run / "report.html").read_text() == before
 
