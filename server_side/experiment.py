@@ -78,6 +78,7 @@ def _run(name: str, arguments: list[str]) -> int:
 
     progress = Progress(command.quiet, "experiment")
     lab = open_lab(Path(command.run_dir), command.label or name, options, progress)
+    lab.check(name)
     stages = module.plan(lab)
     progress.show_stages(stages, lab.path)
     if command.dry_run:

@@ -39,6 +39,7 @@ from server_side.stage import STACK_SIZE
 from server_side.training import Job, Recipe, Training, Watch
 from server_side.training_folder import TrainingFolder
 
+IDENTITY = "identity.json"
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -102,16 +103,16 @@ class Lab:
             found.append(program.evaluate(stack, test)[1])
         return np.concatenate(found)
 
+    def check(self, name: str) -> None:
+        """Raises UsageError where the folder belongs to another experiment than `name`, other options or another search."""
+        if (path := self.path / IDENTITY).exists():
+            _check_same(self.path, _read(path), self._identity(name))
+
     def begin(self, name: str) -> None:
-        """Makes the folder for experiment `name`; raises UsageError where it belongs to another experiment, other options or
-        another search."""
-        identity = self._identity(name)
-        path = self.path / "identity.json"
-        if path.exists():
-            _check_same(self.path, _read(path), identity)
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_file(path, json.dumps(identity, indent=1, sort_keys=True).encode())
+        """Makes the folder for experiment `name`; raises UsageError as `check` does."""
+        self.check(name)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_file(self.path / IDENTITY, json.dumps(self._identity(name), indent=1, sort_keys=True).encode())
 
     def conclude(self, name: str, stages: list[tuple[str, int, int]], result: dict[str, Any]) -> dict[str, Any]:
         """Writes results.json and renews the run's report; returns what --json prints."""
@@ -198,7 +199,8 @@ def _check_same(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> No
     for name in ("search", "ticket_hash"):
         if there.get(name) != wanted[name]:
             raise UsageError(f"'{path}' holds an experiment on another search; {remedy}")
-    for name in sorted({*there["options"], *wanted["options"]}):
-        before, now = there["options"].get(name), wanted["options"].get(name)
+    known = there.get("options", {})
+    for name in sorted({*known, *wanted["options"]}):
+        before, now = known.get(name), wanted["options"].get(name)
         if before != now:
             raise UsageError(f"'{path}' holds an experiment with {name} {before!r}, not {now!r}; {remedy}")

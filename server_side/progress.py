@@ -63,7 +63,7 @@ class Progress:
         """The progress line, while the search runs."""
         interval = 0.5 if sys.stderr.isatty() else PIPE_SECONDS
         self._bar = tqdm(
-            total=self._total, disable=self.quiet, file=sys.stderr, unit="step", unit_scale=True, mininterval=interval,
+            total=self._total, disable=self.quiet or not self._total, file=sys.stderr, unit="step", unit_scale=True, mininterval=interval,
             maxinterval=2 * interval, dynamic_ncols=True,
         )  # fmt: skip
         try:

@@ -56,7 +56,8 @@ class Finished:
 
 
 def finished(run: Path) -> list[Finished]:
-    """Those in a run directory, by label; what is not finished, or damaged, is not there."""
+    """Those in a run directory, by label; what is not finished, damaged or of another build is not there: a report must not
+    fail for it."""
     return [shown for path in sorted((run / FOLDER).glob("*/results.json")) if (shown := _shown(path)) is not None]
 
 
@@ -64,10 +65,8 @@ def _shown(path: Path) -> Finished | None:
     try:
         there = json.loads(path.read_text())
         name, result, options = there["experiment"], there["result"], dict(there["options"])
-    except (OSError, ValueError, TypeError, KeyError):
+        module = load(name)
+        drawn = module.figures(result) if hasattr(module, "figures") else {}
+        return Finished(path.parent.name, names()[name], module.explain(result), drawn, options)
+    except (OSError, ValueError, TypeError, LookupError, UsageError):
         return None
-    if name not in names():
-        return None
-    module = load(name)
-    drawn = module.figures(result) if hasattr(module, "figures") else {}
-    return Finished(path.parent.name, names()[name], module.explain(result), drawn, options)

@@ -62,6 +62,7 @@ def run(lab: Lab) -> dict[str, Any]:
             for kinds, one, other in (("dense", *KINDS[:2]), ("sparse", *KINDS[2:]))
         },
         "density": lab.chosen.density,
+        "copies": lab.options.copies,
         "curves": {
             kind: {
                 "steps": next(iter(trainings.values())).steps.tolist(),
@@ -135,7 +136,7 @@ def explain(result: dict[str, Any]) -> list[str]:
             f"{kinds}, peaked less equal: accuracy {_told(points, 100, '+.2f')} points, early stop {_told(steps, 1, '+,.0f')} steps"
         )
     lines.append(
-        f"95 % intervals over {len(result['kinds']['ticket']['accuracy_by_seed'])} seeds; the sparse ones have {result['density']:.2%} of the weights"
+        f"95 % intervals over {len(result['kinds']['ticket']['accuracy_by_seed'])} seeds, of means of {result['copies']} copies; the sparse ones have {result['density']:.2%} of the weights"
     )
     return lines
 

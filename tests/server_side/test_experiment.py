@@ -95,12 +95,15 @@ def test_an_interrupted_stage_goes_on_with_the_same_bits(tmp_path: Path, engine:
     whole = lab(tmp_path / "other").train("again", jobs(lab(run)))
     with pytest.raises(Interrupted):
         lab(run, watch=Watcher(stop_after=6)).train("again", jobs(lab(run)))
-    watch = Watcher()
+    watch, written = Watcher(), []
     for _ in ("gone on with", "taken from the folder"):
         there = lab(run, watch=watch)
         again = there.train("again", jobs(there))
         assert list(again) == list(whole)
         assert all(same(whole[name], again[name]) for name in whole)
+        written.append({file.name: file.stat().st_mtime_ns for file in (there.path / "again").iterdir()})
+    assert written[0] == written[1]
+    assert set(written[0]) == {f"{name}.npz" for name in whole}
     assert watch.replica_steps == 2 * 2 * there.search.recipe.steps
 
 
@@ -180,8 +183,13 @@ def test_a_finished_experiment_is_in_the_report_and_find_keeps_it(
     text = (run / "report.html").read_text()
     assert "before-training" not in text
     shutil.rmtree(run / "experiments")
-    (run / "experiments/half").mkdir(parents=True)
-    (run / "experiments/half/results.json").write_bytes(b'{"experiment": "supermask"')
+    for label, damaged in (
+        ("half", b'{"experiment": "supermask"'),
+        ("older", b'{"experiment": "supermask", "result": {}, "options": {}}'),
+        ("unknown", b'{"experiment": "later", "result": {}, "options": {}}'),
+    ):
+        (run / "experiments" / label).mkdir(parents=True)
+        (run / "experiments" / label / "results.json").write_bytes(damaged)
     summary.conclude(small, small.run(), seconds=1.0)
     assert (run / "report.html").read_text() == before
 
