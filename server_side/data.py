@@ -20,14 +20,15 @@ from server_side.sources.cifar import read_cifar10, read_cifar100
 from server_side.sources.download import DOWNLOAD_OPTIONS, Tell, read_download
 from server_side.sources.idx import IDX_OPTIONS, read_idx
 from server_side.sources.images import IMAGE_OPTIONS, read_images
-from server_side.sources.npz import NPZ_OPTIONS, read_npz
+from server_side.sources.npz import NPZ_OPTIONS, read_npz, samples_of
 from server_side.sources.source import Samples, Source, parse
 from server_side.sources.tables import TABLE_OPTIONS, read_table
 from server_side.sources.user_code import call, import_object, read_function
 
-__all__ = ["Dataset", "Split", "call", "import_object", "load_data", "split"]
+__all__ = ["Dataset", "Split", "call", "dataset_of", "import_object", "load_data", "split"]
 
 Array = NDArray[Any]
+ARRAYS = "arrays"  # the name of data that are given as such, in Python
 TEST_SHARE = 0.2  # held out, by class, where a source has no test part of its own
 
 READERS: Mapping[str, tuple[Callable[[Source], Samples], tuple[str, ...]]] = {
@@ -94,6 +95,11 @@ def load_data(source: str, split_seed: int = 0, tell: Tell = lambda line: None) 
     """Reads `source`; raises UsageError naming what is wrong with it. `split_seed` only splits off a missing test part;
     `tell` hears a line for each file that is fetched."""
     return _dataset(_read(source, tell), split_seed)
+
+
+def dataset_of(arrays: Mapping[str, Any], split_seed: int = 0) -> Dataset:
+    """The same of arrays under the keys of an npz file."""
+    return _dataset(samples_of(Source(ARRAYS, ARRAYS, {}), ARRAYS, arrays), split_seed)
 
 
 def _read(source: str, tell: Tell) -> Samples:

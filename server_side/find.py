@@ -9,14 +9,13 @@ interrupted (the same command goes on). Everything but the result goes to stderr
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import time
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server_side.command import (
     EXIT_DONE,
@@ -33,7 +32,11 @@ from server_side.options import Options
 from server_side.steps import parse_steps
 
 if TYPE_CHECKING:
-    from server_side.search import Search
+    from server_side.data import Dataset
+    from server_side.models import Model
+    from server_side.progress import Progress
+    from server_side.run_directory import RunDirectory
+    from server_side.search import Round, Search
     from server_side.training import Recipe, Watch
 
 
@@ -60,27 +63,62 @@ def find(options: Options) -> int:
         if options.json:
             print(json.dumps(summary.plan(search), allow_nan=False))
         return EXIT_DONE
-    search.directory.create()
-    started = time.monotonic()
-    with search.directory.locked(), stopping_at_signals("find", progress, search.directory.path):
+    with stopping_at_signals("find", progress, search.directory.path):
         try:
-            with progress.shown():
-                search, rewinds = search.with_rewind_step()
-                rounds = search.run(functools.partial(summary.record, search))
-                instability = search.instability(summary.chosen(search, rounds)) if options.stability else None
+            result = carry_out(search, progress)
         except Interrupted:
             print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
-        result = summary.conclude(search, rounds, time.monotonic() - started, instability, rewinds)
     print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
     found = result["verdict"]["matching"] and result.get("fits", {}).get("holds", True)
     return EXIT_DONE if found else EXIT_NO_MATCH
 
 
-def prepare(options: Options, watch: Watch) -> Search:
-    """Loads and checks data and model, decides every option and reads the run directory; nothing is trained or written."""
+class Clock:
+    """Seconds of this start, which each `lap` adds to those of the run: a kill costs what has passed since the last one."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory, self.seconds, self._at = directory, 0.0, time.monotonic()
+
+    def lap(self) -> None:
+        now = time.monotonic()
+        self.directory.spend(now - self._at)
+        self.seconds, self._at = self.seconds + now - self._at, now
+
+
+def carry_out(search: Search, progress: Progress) -> dict[str, Any]:
+    """Trains, judges and writes; returns what --json prints. Raises Interrupted, and UsageError as `find` does."""
+    from server_side import summary
+    from server_side.tracking import Tracking
+
+    search.directory.create()
+    with search.directory.locked():
+        tracking, clock = Tracking(search), Clock(search.directory)
+
+        def after_round(rounds: list[Round]) -> bool:
+            clock.lap()
+            tracking.after_round(rounds)
+            return summary.record(search, rounds)
+
+        try:
+            with progress.shown():
+                search, rewinds = search.with_rewind_step()
+                rounds = search.run(after_round)
+                best = summary.chosen(search, rounds)
+                instability = search.instability(best) if search.options.stability else None
+        finally:
+            clock.lap()
+        result = summary.conclude(search, rounds, clock.seconds, instability, rewinds)
+        tracking.finish(result)
+    return result
+
+
+def prepare(options: Options, watch: Watch, data: Dataset | None = None, model: Model | None = None) -> Search:
+    """Loads and checks data and model, but for those that are given, decides every option and reads the run directory;
+    nothing is trained or written."""
     import torch
 
+    from server_side import tracking
     from server_side.data import load_data, split
     from server_side.models import load_model
     from server_side.presets import PRESETS
@@ -93,8 +131,9 @@ def prepare(options: Options, watch: Watch) -> Search:
         raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
     defaults = PRESETS[name].defaults if name in PRESETS else {}
     options = replace(options, model=name).resolve(defaults)
-    data = load_data(options.data, options.split_seed, lambda line: None if options.quiet else _tell(line))
-    model = load_model(name, data.input_shape, data.classes)
+    tracking.check(options.tracker)
+    data = data or load_data(options.data, options.split_seed, lambda line: None if options.quiet else _tell(line))
+    model = model or load_model(name, data.input_shape, data.classes)
     parts = split(data, options.filled("validation"), options.split_seed)
     recipe, rewind_step = _recipe(options, len(parts.x_train), data.input_shape)
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
@@ -179,6 +218,7 @@ def _parse(arguments: list[str]) -> Options:
         description=(__doc__ or "").splitlines()[0],
         epilog="Exit codes: 0 a matching ticket; 2 bad usage or data; 3 no ticket matched; 130 interrupted, run again to go on.",
     )
+    parser.usage = "%(prog)s [--data SOURCE] [--model NAME] [--output-dir DIR] [options]"
     parser.add_argument(
         "--config", action="config", help="YAML or JSON file of options, e.g. a run directory's config.json"
     )

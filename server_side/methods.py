@@ -24,7 +24,7 @@ from server_side.data import Split
 from server_side.early_bird import EarlyBird
 from server_side.ladder import ALL, Ladder
 from server_side.moving import Moving
-from server_side.prune import SYNFLOW_ITERATIONS, Masks, Scores, keep_highest, live_count
+from server_side.prune import Masks, Scores, keep_highest, live_count
 from server_side.regrow import erk_counts
 from server_side.seeds import BatchOrder, derive
 from server_side.training import Job, Training
@@ -32,6 +32,7 @@ from server_side.training import Job, Training
 TRAINED = ("iterative", "oneshot")
 SCORED = ("random", "magnitude", "snip", "grasp", "synflow")
 MOVING = ("rigl", "gradual", "l1", "gates")
+SYNFLOW_ITERATIONS = 100
 SAMPLES_A_CLASS = 10  # that snip and grasp look at, as in Wang et al. 2020
 CHECKS = 40  # of the mask of an early bird, in a training
 

@@ -52,12 +52,21 @@ class Model:
         return weights
 
 
-def load_model(source: str, input_shape: tuple[int, ...], classes: int, width: float | None = None) -> Model:
-    """Builds and lowers `source`; raises UsageError naming the module a device cannot train, or a factory whose weights a
-    seed does not fix. With `width` its hidden widths are multiplied by that; what has no argument `width` is refused."""
+def load_model(
+    source: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    width: float | None = None,
+    given: Callable[[], nn.Module] | None = None,
+) -> Model:
+    """Builds and lowers `source`, or the `given` factory under that name; raises UsageError naming the module a device cannot
+    train, or a factory whose weights a seed does not fix. With `width` its hidden widths are multiplied by that; what has no
+    argument `width` is refused."""
     factory: Callable[..., nn.Module]
-    preset = PRESETS.get(source)
-    if preset is not None:
+    preset = PRESETS.get(source) if given is None else None
+    if given is not None:
+        factory = given
+    elif preset is not None:
         preset.check_input(source, input_shape)
         factory = partial(preset.build, input_shape, classes)
     elif ":" in source:

@@ -171,6 +171,9 @@ class Options:
     """CPU threads (default: all cores); the stacked engine on a CPU gives the same bits for the same number only"""
     output_dir: str | None = None
     """run directory (default: runs/MODEL-DATA); the same command goes on with what is there"""
+    tracker: Literal["tensorboard", "mlflow"] | None = None
+    """log curves, rounds, result and files there too: tensorboard/ in the run directory, or MLFLOW_TRACKING_URI (default: mlflow.db in
+    the run directory)"""
     quiet: bool = False
     """no progress on stderr"""
     json: bool = False
@@ -258,7 +261,7 @@ class Options:
     def identity(self) -> dict[str, Any]:
         """What decides the result, of settled options: all but where it is written, how it is shown and, where no bit
         depends on them, the threads."""
-        free = ["output_dir", "quiet", "json", "dry_run"]
+        free = ["output_dir", "tracker", "quiet", "json", "dry_run"]
         if (self.engine, self.accelerator) != ("stacked", "cpu"):
             free.append("threads")
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in free}

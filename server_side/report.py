@@ -11,6 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from export.ticket import Ticket
 from server_side import cost, experiments, figures, verdict
+from server_side.data import ARRAYS
+from server_side.presets import PRESETS
 from server_side.summary import diverged_controls
 
 if TYPE_CHECKING:
@@ -34,7 +36,15 @@ def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, r
         diverged=[(row["round"], told) for row in result["rounds"] for told in diverged_controls(row)],
         provenance=result["card"]["provenance"],
         layers={name: (int(mask.sum()), mask.size) for name, mask in ticket.masks.items()},
-        command=f"python -m server_side.find --config {search.directory.path}/config.json",
+        command=f"python -m server_side.find --config {search.directory.path}/config.json"
+        if command_goes_on(search)
+        else f"find_ticket(model_fn, data, output_dir={str(search.directory.path)!r}, ...)",
         seeds=list(search.seeds),
         experiments=experiments.finished(search.directory.path),
     )
+
+
+def command_goes_on(search: Search) -> bool:
+    """Whether the command finds data and model by their names; what was made in a Python call has none."""
+    named = search.model.name in PRESETS or ":" in search.model.name
+    return named and search.options.data != ARRAYS

@@ -1,6 +1,6 @@
 """What a search has finished, on disk, whole or not at all, so that a killed run goes on.
 
-    config.json   run.json   rounds/03/ (training_folder.py)   results.json   report.html   ticket/   experiments/ (lab.py)
+    config.json   run.json   spent.json   rounds/03/ (training_folder.py)   results.json   report.html   ticket/   experiments/ (lab.py)
 
 config.json holds the options, run.json what else decides the bits: the data's SHA-256 and the versions of packages. Masks
 are recomputed from the weights.
@@ -22,6 +22,7 @@ from server_side.training_folder import TrainingFolder
 
 BEGUN = ("run.json",)  # what a start that was killed may leave without a config.json
 SCRATCH = re.compile(r"\..+-[0-9a-f]{16}")  # what atomic.py leaves when it is killed
+SPENT = "spent.json"
 
 
 class RunDirectory:
@@ -93,6 +94,17 @@ class RunDirectory:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
+
+    def spent(self) -> float:
+        """Seconds of all starts of this run so far; 0 where none is known."""
+        try:
+            return float(json.loads((self.path / SPENT).read_text())["seconds"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Adds to them."""
+        write_file(self.path / SPENT, _json({"seconds": self.spent() + seconds}))
 
     def round_folder(self, number: int) -> TrainingFolder:
         """Where the trainings of a round are."""

@@ -73,7 +73,7 @@ class Search:
     def tolerance(self) -> float:
         return float(self.options.filled("accuracy_tolerance"))
 
-    def run(self, after_round: Callable[[list[Round]], bool] = lambda rounds: False) -> list[Round]:
+    def run(self, after_round: Callable[[list[Round]], bool | None] = lambda rounds: False) -> list[Round]:
         """All rounds, the dense one first; finished trainings are taken from the run directory. Calls `after_round` with
         the rounds so far, which may say that they are enough. Raises UsageError where a dense network or a ticket diverges; a control may."""
         rounds = [self._dense_round()]

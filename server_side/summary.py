@@ -67,7 +67,7 @@ def conclude(
         "rounds": [_round(search, r, judged.get(r.number)) for r in rounds],
         "report": str(search.directory.path / "report.html"),
         "seconds": seconds,
-        "cost": _cost(search, rounds, seconds).to_json(),
+        "cost": _cost(search, rounds, max(seconds, search.directory.spent())).to_json(),
         "run": _circumstances(search),
         "card": dict(ticket.card),
     }
@@ -137,7 +137,7 @@ def _judged(
 def _cost(search: Search, rounds: list[Round], seconds: float) -> cost.Cost:
     """Of everything that was trained, in this start or an earlier one. A control has as many live weights in each layer as
     its ticket; a training in which the mask moves counts as dense; scores of weights are not counted. `seconds` are those of
-    this start alone."""
+    all starts."""
     options, recipe = search.options, search.recipe
     work = {"dense": cost.Work(), "ticket": cost.Work(), "control": cost.Work()}
     control_steps = 0

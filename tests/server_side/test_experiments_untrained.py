@@ -15,6 +15,7 @@ from tests.server_side.experiments import finished, lab, told
 
 SIZES = {"fc1": 320, "fc2": 128, "out": 32}
 
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished(tmp_path_factory.mktemp("untrained") / "run", reinits=0)

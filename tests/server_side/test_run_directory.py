@@ -13,7 +13,7 @@ import torch
 from server_side import summary
 from server_side.data import load_data, split
 from server_side.errors import UsageError
-from server_side.find import prepare
+from server_side.find import Clock, prepare
 from server_side.options import Options
 from server_side.search import Round
 from server_side.training import Interrupted
@@ -169,3 +169,18 @@ def test_an_error_of_one_job_keeps_what_the_others_have_done(tmp_path: Path, mon
     again = search(tmp_path, engine="device", seeds=4).run()
     for name, value in whole[2].trainings["seed1-ticket"].final.items():
         assert np.array_equal(value, again[2].trainings["seed1-ticket"].final[name])
+
+
+def test_the_time_of_all_starts_is_kept(tmp_path: Path) -> None:
+    small = search(tmp_path, rounds=1)
+    assert small.directory.spent() == 0
+    for _ in range(2):
+        clock = Clock(small.directory)
+        clock.lap()
+        clock.lap()
+    first = small.directory.spent()
+    assert first > clock.seconds > 0
+    rounds = small.run()
+    assert summary.conclude(small, rounds, 0.0)["cost"]["seconds"] == first
+    (tmp_path / "spent.json").write_text("damaged")
+    assert small.directory.spent() == 0
