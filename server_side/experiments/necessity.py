@@ -5,9 +5,10 @@ comparison as many other weights of each layer are. Biases and layers that were 
 
 Then the ticket's weights are taken out: what is left trains as the large network, a ticket with as many weights in each layer
 is found in it by one-shot magnitude pruning and trained from the weights of the rewind step, beside fresh weights on its
-mask; then its weights are taken out too. So every ticket is disjoint from all before. That ends after `generations`, where a
-layer has too few weights left, or where the ticket's validation accuracy falls below dense by more than the search's
-accuracy_tolerance. As later tickets are one-shot, a one-shot ticket of the whole dense network stands beside the first.
+mask; then its weights are taken out too. So every ticket is disjoint from all before, but for the layers that are
+`shared`. That ends after `generations`, where a layer has too few weights left, or where the ticket's validation accuracy falls
+below dense by more than the search's accuracy_tolerance. As later tickets are one-shot, a one-shot ticket of the whole dense
+network stands beside the first.
 """
 
 from __future__ import annotations
