@@ -34,6 +34,7 @@ from server_side.models import Model, load_model
 from server_side.options import Options
 from server_side.run_directory import kept_options
 from server_side.search import Round, Search
+from server_side.seeds import derive
 from server_side.stacked_program import StackedProgram
 from server_side.stage import STACK_SIZE
 from server_side.training import Job, Recipe, Training, Watch
@@ -66,6 +67,16 @@ class Lab:
     def ticket_start(self, seed: int) -> Values:
         """The weights that the chosen round's ticket of `seed` started from, pruned ones 0."""
         return apply_masks(self.chosen.start[seed], self.chosen.masks[seed])
+
+    def rewound(self, seed: int) -> Values:
+        """The dense network's weights of `seed` at the rewind step, which a ticket of any mask would start from."""
+        step = self.search.rewind_step
+        return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
+
+    def fresh(self, seed: int, *purpose: str | int) -> Values:
+        """Initial weights of a new draw."""
+        drawn = self.search.model.initial_weights(derive(seed, *purpose))
+        return {name: value.numpy() for name, value in drawn.items()}
 
     def train(
         self,

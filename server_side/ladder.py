@@ -106,7 +106,7 @@ def layer_of(name: str) -> str:
 
 
 def _pruned_shapes(network: Network, exclude: list[str]) -> dict[str, tuple[int, ...]]:
-    _check_patterns("exclude", exclude, network)
+    check_patterns("exclude", exclude, network)
     names = [name for name in network.prunable if first_match(layer_of(name), exclude) is None]
     if not names:
         raise UsageError(f"exclude {exclude}: no layer is left to prune; leave some out")
@@ -116,7 +116,7 @@ def _pruned_shapes(network: Network, exclude: list[str]) -> dict[str, tuple[int,
 def _fractions(network: Network, options: Options, names: tuple[str, ...]) -> dict[str, float]:
     """The first pattern that matches, else the output layer's, else the common one."""
     patterns = options.prune_fractions or {}
-    _check_patterns("prune_fractions", patterns, network)
+    check_patterns("prune_fractions", patterns, network)
     fractions = dict.fromkeys(names, float(options.filled("prune_fraction")))
     if network.prunable[-1] in fractions:
         fractions[network.prunable[-1]] = float(options.filled("output_prune_fraction"))
@@ -124,7 +124,8 @@ def _fractions(network: Network, options: Options, names: tuple[str, ...]) -> di
     return {name: fractions[name] if pattern is None else patterns[pattern] for name, pattern in found.items()}
 
 
-def _check_patterns(option: str, patterns: Iterable[str], network: Network) -> None:
+def check_patterns(option: str, patterns: Iterable[str], network: Network) -> None:
+    """Raises UsageError where a pattern of `option` fits no layer that can be pruned."""
     layers = [layer_of(name) for name in network.prunable]
     for pattern in patterns:
         if not any(fnmatchcase(layer, pattern) for layer in layers):

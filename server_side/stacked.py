@@ -41,8 +41,8 @@ from server_side.training import (
 
 
 class StackedEngine:
-    """Keeps the data on `device` and trains stacks of jobs there. Jobs of one stack share their steps, their rates and how
-    their masks move."""
+    """Keeps the data on `device` and trains stacks of jobs there. Jobs of one stack share their steps, their rates, how
+    their masks move and whether and how they are distilled."""
 
     def __init__(self, model: Model, split: Split, recipe: Recipe, device: torch.device) -> None:
         self.model, self.recipe, self.device = model, recipe, device
@@ -82,7 +82,15 @@ class _Run:
         moving = jobs[0].moving
         self.mover = None if moving is None else mover(moving, recipe)
         module = engine.model.factory().to(engine.device)
-        self.program = StackedProgram(module, label_smoothing=recipe.label_smoothing, trains=self.mover)
+        taught = jobs[0].distillation
+        self.program = StackedProgram(
+            module,
+            label_smoothing=recipe.label_smoothing,
+            trains=self.mover,
+            distils=None if taught is None else taught.setting,
+        )
+        lessons = [job.distillation.teacher for job in jobs if job.distillation is not None]
+        self.teachers = {name: self._stacked([teacher[name] for teacher in lessons]) for name in (lessons or [{}])[0]}
         self.step = jobs[0].first_step
         start = {name: self._stacked([job.start[name] for job in jobs]) for name in jobs[0].start}
         trained = {name: start[name] for name in self.program.parameter_names}
@@ -140,8 +148,9 @@ class _Run:
         """One step of every replica, and the evaluation if one is due."""
         x, y = self._batch()
         detached = {name: p.detach() for name, p in self.parameters.items()}
+        taught = [self.program.scores(self.teachers, x)] if self.teachers else []
         with self._drawing():
-            gradients, self.buffers, loss = self.program.gradients(detached, self.buffers, x, y)
+            gradients, self.buffers, loss = self.program.gradients(detached, self.buffers, x, y, *taught)
         moved = None
         if self.mover is not None:
             moved = self.mover.replaces_update(self.step, detached, self.masks, gradients)

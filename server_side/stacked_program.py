@@ -6,6 +6,7 @@ for every replica. Knows nothing of jobs, masks or optimizers.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
+
+from server_side.distillation import Setting, distilled_loss
 
 Stack = dict[str, torch.Tensor]  # (replicas, *shape) by name
 Part = tuple[torch.Tensor, torch.Tensor]  # samples and labels
@@ -37,9 +40,14 @@ class StackedProgram:
     """Losses, gradients and accuracies of stacks of parameters and buffers of `module`, which it takes over."""
 
     def __init__(
-        self, module: nn.Module, *, label_smoothing: float = 0.0, trains: Reparametrisation | None = None
+        self,
+        module: nn.Module,
+        *,
+        label_smoothing: float = 0.0,
+        trains: Reparametrisation | None = None,
+        distils: Setting | None = None,
     ) -> None:
-        self.module, self.label_smoothing, self.trains = module, label_smoothing, trains
+        self.module, self.label_smoothing, self.trains, self.distils = module, label_smoothing, trains, distils
         self.parameter_names = tuple(name for name, _ in module.named_parameters())
         drops = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
         self.draws = drops or (trains is not None and trains.draws)
@@ -49,18 +57,29 @@ class StackedProgram:
         self._counters = {n: b for n, b in module.named_buffers() if not b.is_floating_point()}
         differentiated = grad_and_value(self._loss, has_aux=True)
         self._gradients = vmap(differentiated, randomness="different" if self.draws else "error")
-        self._outputs = vmap(lambda values, x: functional_call(module, values, (x,)), in_dims=(0, None))
+        outputs = partial(_outputs, module)
+        self._outputs, self._own_outputs = vmap(outputs, in_dims=(0, None)), vmap(outputs)
+
+    def scores(self, values: Stack, x: torch.Tensor) -> torch.Tensor:
+        """(replicas, batch, classes) of networks with these parameters and buffers, in evaluation mode, each on a batch of its
+        own: x (replicas, batch, ...)."""
+        self._set_training(False)
+        with torch.no_grad():
+            scores: torch.Tensor = self._own_outputs(values, x)
+        return scores
 
     def gradients(
-        self, parameters: Stack, buffers: Stack, x: torch.Tensor, y: torch.Tensor
+        self, parameters: Stack, buffers: Stack, x: torch.Tensor, y: torch.Tensor, *taught: torch.Tensor
     ) -> tuple[Stack, Stack, torch.Tensor]:
         """Of the mean loss of every replica by its parameters; the buffers after the forward pass; the losses (replicas,).
-        x (replicas, batch, ...), y (replicas, batch)."""
+        x (replicas, batch, ...), y (replicas, batch); where the program distils, the scores of teachers."""
         self._set_training(True)
-        gradients, (losses, after) = self._gradients(parameters, buffers, x, y)
+        gradients, (losses, after) = self._gradients(parameters, buffers, x, y, *taught)
         return gradients, after, losses
 
-    def _loss(self, parameters: Stack, buffers: Stack, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, Stack]:
+    def _loss(
+        self, parameters: Stack, buffers: Stack, x: torch.Tensor, y: torch.Tensor, *taught: torch.Tensor
+    ) -> tuple[torch.Tensor, Stack]:
         """Batch norm writes into the buffers it is given: copies, so that nothing outside changes. Of its counts of batches
         nothing depends."""
         after = {name: buffer.clone() for name, buffer in buffers.items()}
@@ -69,7 +88,10 @@ class StackedProgram:
         if self.trains is not None:
             parameters, penalty = self.trains.in_training(parameters)
         outputs = functional_call(self.module, {**parameters, **after, **counters}, (x,))
-        return F.cross_entropy(outputs, y, label_smoothing=self.label_smoothing) + penalty, after
+        loss = F.cross_entropy(outputs, y, label_smoothing=self.label_smoothing)
+        if self.distils is not None:
+            loss = distilled_loss(loss, outputs, taught[0], self.distils)
+        return loss + penalty, after
 
     def _set_training(self, training: bool) -> None:
         for part in self._in_training:
@@ -92,3 +114,8 @@ class StackedProgram:
                 loss += losses.view(len(scores), -1).double().sum(1)
                 hits += (scores.argmax(2) == labels).double().sum(1)
         return (loss / len(x)).cpu().numpy(), (hits / len(x)).cpu().numpy()
+
+
+def _outputs(module: nn.Module, values: Stack, x: torch.Tensor) -> torch.Tensor:
+    outputs: torch.Tensor = functional_call(module, values, (x,))
+    return outputs

@@ -40,7 +40,7 @@ class Stage:
         self.folder.create()
         done = {job.name: self.folder.load(job) for job in jobs}
         trainings = {name: training for name, training in done.items() if training is not None}
-        if self.options.engine == "device" and all(job.moving is None for job in jobs):
+        if self.options.engine == "device" and not any(job.needs_stack for job in jobs):
             self._train_on_device_engine(jobs, trainings)
         else:
             engine = StackedEngine(self.model, self.split, self.recipe, torch.device(self.options.accelerator))
@@ -83,9 +83,10 @@ class Stage:
 
 
 def _stacks(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs that are trained as one program: of the same steps, rates, snapshots and moves of masks, at most STACK_SIZE
-    together."""
+    """Jobs that are trained as one program: of the same steps, rates, snapshots, moves of masks and distillation, at most
+    STACK_SIZE together."""
     by_start: dict[Any, list[Job]] = defaultdict(list)
     for job in jobs:
-        by_start[job.first_step, job.holds_rate, job.snapshot_steps, job.moving].append(job)
+        taught = None if job.distillation is None else job.distillation.setting
+        by_start[job.first_step, job.holds_rate, job.snapshot_steps, job.moving, taught].append(job)
     return [group[i : i + STACK_SIZE] for group in by_start.values() for i in range(0, len(group), STACK_SIZE)]

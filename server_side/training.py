@@ -21,6 +21,7 @@ from server_side.seeds import derive
 
 if TYPE_CHECKING:
     from server_side.augment import Augmentation
+    from server_side.distillation import Distillation
     from server_side.moving import Moving
 
 SINGLE = ("dense", "ticket", "mask", "again")  # kinds of which a seed has one in a round
@@ -81,7 +82,8 @@ class Job:
 
     `snapshot_steps` are steps whose weights are kept; `holds_rate`: every step at the rate of the recipe's last;
     `order`: another order of batches (and other dropout) than that which all trainings of the seed share; `moving`: how its
-    masks move, if they do; `keeps_weights`: also where a control's would be dropped.
+    masks move, if they do; `keeps_weights`: also where a control's would be dropped;
+    `distillation`: the teacher it learns from besides the labels.
     """
 
     seed: int
@@ -95,6 +97,12 @@ class Job:
     order: int = 0
     moving: Moving | None = None
     keeps_weights: bool = False
+    distillation: Distillation | None = None
+
+    @property
+    def needs_stack(self) -> bool:
+        """Whether the stacked engine alone can train it: the device's runtime has no moving masks and no teachers."""
+        return self.moving is not None or self.distillation is not None
 
     @property
     def is_control(self) -> bool:
