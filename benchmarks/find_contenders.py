@@ -165,7 +165,7 @@ class Gate:
         self._go.wait()
         self._done.wait()
 
-    def begin_round(self, number: int, density: float, replicas: int) -> None:
+    def begin(self, what: str) -> None:
         pass
 
     def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:
@@ -176,7 +176,7 @@ class Gate:
     def stop_requested(self) -> bool:
         return False
 
-    def begin(self, train: Callable[[], object]) -> None:
+    def start(self, train: Callable[[], object]) -> None:
         """Runs the engine in a thread, to its first evaluation."""
 
         def run() -> None:
@@ -199,7 +199,7 @@ def stacked(contender: Contender, source: str, scratch: Path) -> Interval:
         torch.set_num_threads(contender.threads)  # of the thread that computes
         engine.train(jobs, scratch / "stack.pt", gate)
 
-    gate.begin(train)
+    gate.start(train)
     return lambda which: gate.interval()
 
 
@@ -215,7 +215,7 @@ def device(contender: Contender, source: str, scratch: Path) -> Interval:
         def train(jobs: list[Job] = jobs, paths: Mapping[str, Path] = paths, gate: Gate = gate) -> None:
             engine.train(jobs, paths, gate, lambda job, training: None)
 
-        gate.begin(train)
+        gate.start(train)
         gates.append(gate)
     return lambda which: gates[which].interval()
 
@@ -260,7 +260,7 @@ def _open_lth(contender: Contender, source: str, scratch: Path) -> Interval:
     assert contender.path is not None
     gate = Gate(1)
     train = open_lth(contender.path, dataset(source), RECIPE, _random_masks(7), scratch)
-    gate.begin(lambda: _counting(train, gate, contender.threads))
+    gate.start(lambda: _counting(train, gate, contender.threads))
     return lambda which: gate.interval()
 
 

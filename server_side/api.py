@@ -123,7 +123,7 @@ def _model(model_fn: Callable[[], nn.Module], data: Dataset, options: Options) -
     """Under a name that is the same whenever it is the same model."""
     importable = _importable(model_fn)
     label = importable or re.sub(r"\W+", "-", getattr(model_fn, "__name__", "model")).strip("-") or "model"
-    model = load_model(label, data.input_shape, data.classes, model_fn)
+    model = load_model(label, data.input_shape, data.classes, given=model_fn)
     if importable is not None:
         return model
     digest = hashlib.sha256(json.dumps(model.network.to_json(), sort_keys=True).encode())

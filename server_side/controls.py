@@ -6,6 +6,8 @@ the places of the live weights do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,3 +26,9 @@ def apply_masks(values: Values, masks: Masks) -> Values:
 def shuffle_masks(masks: Masks, generator: np.random.Generator) -> Masks:
     """Each layer's mask permuted at random: the density of every layer stays, the places do not."""
     return {name: generator.permutation(mask.ravel()).reshape(mask.shape) for name, mask in masks.items()}
+
+
+def with_signs_of(fresh: Values, values: Values, names: Iterable[str]) -> Values:
+    """`fresh` with the signs that the weights `names` have in `values` (Zhou et al. 2019); where one is 0 it has none."""
+    signed = {name: np.copysign(fresh[name], values[name]) * (values[name] != 0) for name in names}
+    return {**fresh, **signed}

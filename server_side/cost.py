@@ -47,7 +47,7 @@ class Work:
 @dataclass(frozen=True)
 class Cost:
     """`dense`, `tickets`, `masks` (to find them, beyond the dense networks and tickets) and `controls` are what was trained,
-    `seconds` what this start of the search took.
+    `seconds` what all starts of the search took together.
 
     `iterative_steps`: what iterative magnitude pruning of the same rounds with the same controls takes; `dense_steps`: what
     one dense training takes.
@@ -137,7 +137,7 @@ def explain(cost: Mapping[str, Any]) -> str:
         f"{total['trainings']:,} trainings ({counts}), {total['steps']:,} steps, {_large(total['dense_macs'])} multiply-adds, "
         f"{_large(total['live_macs'])} of them of live weights. As many steps as {cost['steps_per_dense']:.4g} dense trainings, "
         f"and {cost['steps_per_iterative']:.3g} times those of iterative magnitude pruning of the same rounds with the same "
-        f"controls. {cost['seconds']:.0f} s in this start; estimated for it, not measured: {cost['energy_kwh']:.2g} kWh and "
+        f"controls. {cost['seconds']:.0f} s in all starts; estimated for them, not measured: {cost['energy_kwh']:.2g} kWh and "
         f"{cost['co2_kg']:.2g} kg of CO2, if the machine draws {assumed['watts']:g} W, the site {assumed['pue']:g} times what "
         f"its machines draw (PUE), and a kWh is {assumed['kg_per_kwh']:g} kg of CO2."
     )

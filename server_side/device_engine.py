@@ -237,8 +237,8 @@ class _Run:
             validation_accuracy=accuracies,
             early_accuracy=self._test(self.early) if whole else math.nan,
             final_accuracy=self._test(final) if whole else math.nan,
-            early={} if job.is_control else self._dense(self.early),
-            final={} if job.is_control else self._dense(final),
+            early={} if job.drops_weights else self._dense(self.early),
+            final={} if job.drops_weights else self._dense(final),
             snapshots={step: self._dense(values) for step, values in self.snapshots.items()},
             diverged_step=self.diverged_step,
         )

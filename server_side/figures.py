@@ -6,7 +6,7 @@ Means and intervals are taken here from the trainings, pointwise unless said oth
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +28,17 @@ STYLE = {
     "reinit": {"color": "#d1495b", "linestyle": "--", "marker": "s"},
     "shuffle": {"color": "#b8860b", "linestyle": "--", "marker": "^"},
 }
-OTHER_CONTROLS = (("#7b4fa3", "D"), ("#2a9d8f", "v"), ("#8d5524", "P"), ("#3d405b", "X"))
+OTHER_CONTROLS = (
+    ("#7b4fa3", "D"),
+    ("#2a9d8f", "v"),
+    ("#8d5524", "P"),
+    ("#3d405b", "X"),
+    ("#c06c84", "*"),
+    ("#4d908e", "p"),
+)
 CURVES_AT = (0.5, 0.2, 0.05)  # details are drawn of the rounds nearest to these densities, and of the ticket's
 LAYERS_SHOWN = 6
+ENDS = ("low", "high")  # of an interval
 BINS = 60
 ALL, LIVE, TRAINED = "#cfd3d8", "#0b6fb8", "#e07b39"  # initial weights, those that survive, what they became
 
@@ -89,7 +97,7 @@ def _against_density(axes: Axes, rounds: list[Round], kinds: Sequence[str], figu
         half = scale * np.array([0.0 if row[2] is None else row[1] - row[2] for row in rows])
         look: dict[str, Any] = {"markersize": 3.5, "linewidth": 1.4, "elinewidth": 0.7, "capsize": 2}
         axes.errorbar(x, mean, yerr=half, label=kind, **look, **_line(kind, kinds))
-    _density_axis(axes)
+    density_axis(axes)
     axes.set_ylabel("test accuracy, %" if scale == 100 else "early stop, steps")
     axes.legend(frameon=False)
 
@@ -111,19 +119,32 @@ def _gains(axes: Axes, result: dict[str, Any]) -> None:
         )
     else:
         axes.plot(x, mean, markersize=3.5, label="one seed", **_line("ticket"))
-    _density_axis(axes)
+    density_axis(axes)
     axes.set_ylabel("ticket - dense, points of test accuracy")
     axes.legend(frameon=False)
 
 
-def _density_axis(axes: Axes) -> None:
+def plot_estimates(
+    axes: Axes, x: Sequence[float], lines: Mapping[str, Sequence[Mapping[str, Any]]], scale: float = 100.0
+) -> None:
+    """A line with its intervals for each of `lines`: what significance.estimate gives, at each of `x`."""
+    for kind, estimates in lines.items():
+        mean = np.array([np.nan if e["mean"] is None else scale * e["mean"] for e in estimates])
+        half = [[0.0 if e["low"] is None else scale * abs(e["mean"] - e[end]) for e in estimates] for end in ENDS]
+        look: dict[str, Any] = {"markersize": 3.5, "linewidth": 1.4, "elinewidth": 0.7, "capsize": 2}
+        axes.errorbar(x, mean, yerr=half, label=kind, **{**look, **_line(kind, list(lines))})
+    axes.legend(frameon=False)
+
+
+def density_axis(axes: Axes) -> None:
+    """Weights left in %, fewer to the right."""
     axes.set_xscale("log")
     axes.invert_xaxis()
-    _plain_numbers(axes.xaxis)
+    plain_numbers(axes.xaxis)
     axes.set_xlabel("weights left, %")
 
 
-def _plain_numbers(axis: Any) -> None:
+def plain_numbers(axis: Any) -> None:
     """1, 2, 5, 10, ... on a logarithmic axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -249,7 +270,7 @@ def _layer_densities(axes: Axes, rounds: list[Round], seed: int) -> None:
         shares = [100 * row[name] for row in densities]
         axes.plot([r.number for r in rounds], shares, color=color, linewidth=width, label=name)
     axes.set_yscale("log")
-    _plain_numbers(axes.yaxis)
+    plain_numbers(axes.yaxis)
     axes.set_xlabel("round")
     axes.set_ylabel("live weights, %")
     axes.legend(frameon=False, fontsize=9 if len(names) <= 8 else 6, ncols=1 + (len(names) - 1) // 8)

@@ -9,19 +9,24 @@ interrupted (the same command goes on). Everything but the result goes to stderr
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from export.ticket import TicketError
+from server_side.command import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_NO_MATCH,
+    exit_code,
+    one_line_parser,
+    run_as_command,
+    spelt,
+    stopping_at_signals,
+)
 from server_side.errors import UsageError
 from server_side.options import Options
 from server_side.steps import parse_steps
@@ -30,25 +35,15 @@ if TYPE_CHECKING:
     from server_side.data import Dataset
     from server_side.models import Model
     from server_side.progress import Progress
+    from server_side.run_directory import RunDirectory
     from server_side.search import Round, Search
     from server_side.training import Recipe, Watch
-
-EXIT_FOUND, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return find(options)
-    except (UsageError, TicketError) as error:  # TicketError: a recipe or weights that no artifact can hold
-        print(f"find: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as error:
-        print(
-            f"find: {error.filename or 'disk'}: {error.strerror or error}; what was finished is kept", file=sys.stderr
-        )
-        return EXIT_USAGE
+    return exit_code("find", lambda: find(options))
 
 
 def find(options: Options) -> int:
@@ -67,15 +62,28 @@ def find(options: Options) -> int:
     if options.dry_run:
         if options.json:
             print(json.dumps(summary.plan(search), allow_nan=False))
-        return EXIT_FOUND
-    with _stopping_at_signals(progress, search.directory.path):
+        return EXIT_DONE
+    with stopping_at_signals("find", progress, search.directory.path):
         try:
             result = carry_out(search, progress)
         except Interrupted:
             print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
     print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
-    return EXIT_FOUND if result["verdict"]["matching"] else EXIT_NO_MATCH
+    found = result["verdict"]["matching"] and result.get("fits", {}).get("holds", True)
+    return EXIT_DONE if found else EXIT_NO_MATCH
+
+
+class Clock:
+    """Seconds of this start, which each `lap` adds to those of the run: a kill costs what has passed since the last one."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory, self.seconds, self._at = directory, 0.0, time.monotonic()
+
+    def lap(self) -> None:
+        now = time.monotonic()
+        self.directory.spend(now - self._at)
+        self.seconds, self._at = self.seconds + now - self._at, now
 
 
 def carry_out(search: Search, progress: Progress) -> dict[str, Any]:
@@ -83,18 +91,24 @@ def carry_out(search: Search, progress: Progress) -> dict[str, Any]:
     from server_side import summary
     from server_side.tracking import Tracking
 
-    tracking = Tracking(search)
-
-    def after_round(rounds: list[Round]) -> None:
-        summary.record(search, rounds)
-        tracking.after_round(rounds)
-
     search.directory.create()
-    started = time.monotonic()
     with search.directory.locked():
-        with progress.shown():
-            rounds = search.run(after_round)
-        result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
+        tracking, clock = Tracking(search), Clock(search.directory)
+
+        def after_round(rounds: list[Round]) -> bool:
+            clock.lap()
+            tracking.after_round(rounds)
+            return summary.record(search, rounds)
+
+        try:
+            with progress.shown():
+                search, rewinds = search.with_rewind_step()
+                rounds = search.run(after_round)
+                best = summary.chosen(search, rounds)
+                instability = search.instability(best) if search.options.stability else None
+        finally:
+            clock.lap()
+        result = summary.conclude(search, rounds, clock.seconds, instability, rewinds)
         tracking.finish(result)
     return result
 
@@ -157,7 +171,8 @@ def _recipe(options: Options, samples: int, input_shape: tuple[int, ...]) -> tup
         raise UsageError(f"batch {options.batch}: more than the {samples} training samples")
     steps = parse_steps(options.filled("steps"), per_epoch, "steps")
     every = parse_steps(options.filled("evaluate_every"), per_epoch, "evaluate_every")
-    rewind_step = parse_steps(options.filled("rewind_step"), per_epoch, "rewind_step")
+    rewinds = options.filled("rewind_step")
+    rewind_step = 0 if rewinds == "auto" else parse_steps(rewinds, per_epoch, "rewind_step")
     if not (0 < every <= steps and rewind_step < steps):
         raise UsageError(
             f"steps {steps}: must be at least evaluate_every ({every}) and more than rewind_step ({rewind_step})"
@@ -196,61 +211,21 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("pocket-ticket", "torch", "numpy")}
 
 
-@contextlib.contextmanager
-def _stopping_at_signals(progress: Progress, path: Path) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops with all that is under way saved; the second one at once, without waiting for any
-    thread: what was finished and the last checkpoints are whole, being written atomically."""
-
-    def stop(number: int, frame: object) -> None:
-        if progress.stop_requested():
-            os.write(2, f"\nfind: stopped at once; the same command goes on from {path}\n".encode())
-            os._exit(EXIT_INTERRUPTED)
-        progress.request_stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _parse(arguments: list[str]) -> Options:
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-    class OneLineParser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            """Without the usage of forty options, in which the message is lost."""
-            told = " ".join(line.strip() for line in message.splitlines() if line.strip())
-            print(f"find: {told}; see python -m server_side.find --help", file=sys.stderr)
-            sys.exit(EXIT_USAGE)
-
-    parser = OneLineParser(
-        prog="python -m server_side.find",
+    parser = one_line_parser(
+        "find",
+        "python -m server_side.find",
         description=(__doc__ or "").splitlines()[0],
         epilog="Exit codes: 0 a matching ticket; 2 bad usage or data; 3 no ticket matched; 130 interrupted, run again to go on.",
     )
+    parser.usage = "%(prog)s [--data SOURCE] [--model NAME] [--output-dir DIR] [options]"
     parser.add_argument(
         "--config", action="config", help="YAML or JSON file of options, e.g. a run directory's config.json"
     )
     parser.add_class_arguments(Options)
-    named = [a if not a.startswith("--") else _spelt(a) for a in arguments]
-    values = parser.parse_args(named).as_dict()
+    values = parser.parse_args(spelt(arguments, Options)).as_dict()
     return Options(**{field.name: values[field.name] for field in fields(Options)})
 
 
-def _spelt(argument: str) -> str:
-    """`--prune-fraction=0.2` is `--prune_fraction=0.2`, and `--json` is `--json=true`."""
-    name, equals, value = argument.partition("=")
-    name = name[2:].replace("-", "_")
-    switches = [field.name for field in fields(Options) if str(field.type).startswith("bool")]
-    return f"--{name}=true" if name in switches and not equals else f"--{name}{equals}{value}"
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    run_as_command(main)

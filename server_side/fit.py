@@ -33,6 +33,10 @@ class Limits:
     arena_bytes: int | None = None
     step_ms: float | None = None
 
+    def __str__(self) -> str:
+        limits = ("fit_bytes", self.artifact_bytes), ("fit_arena", self.arena_bytes), ("fit_step_ms", self.step_ms)
+        return ", ".join(f"{name} {limit:,}" for name, limit in limits if limit is not None)
+
     def __bool__(self) -> bool:
         return any(limit is not None for limit in (self.artifact_bytes, self.arena_bytes, self.step_ms))
 
@@ -54,6 +58,10 @@ class Footprint:
         )
         return all(limit is None or (taken is not None and taken <= limit) for taken, limit in pairs)
 
+    def __str__(self) -> str:
+        time = "" if self.step_ms is None else f", {self.step_ms:.3g} ms a step"
+        return f"{self.artifact_bytes:,} bytes, {self.arena_bytes:,} of memory with batches of {self.batch}{time}"
+
     def to_json(self) -> dict[str, Any]:
         return dict(self.__dict__)
 
@@ -61,7 +69,7 @@ class Footprint:
 def footprint(ticket: Ticket, limits: Limits) -> Footprint:
     """Of the artifact that `python -m export` makes of it, with the largest batch, the recipe's or that halved, that
     `limits` have memory and time for; else with a batch of one."""
-    artifact = to_native_bytes(compact(ticket).ticket)
+    artifact = to_native_bytes(compact(ticket))
     batch = int(ticket.card["recipe"]["batch"])
     while True:
         arena = int(inspect(artifact, batch=batch)["arena_bytes"])

@@ -1,8 +1,8 @@
 """Training by which weights converge to 0: the proximal step of L1, and hard-concrete gates (Louizos et al. 2018, section
 2.2).
 
-Pure functions of tensors, with or without a leading axis of replicas; noise is given, never drawn. A mask is taken at an
-exact density, by ranks, never from what happens to be 0: a live weight may be.
+Pure functions of tensors, with or without a leading axis of replicas; noise is given, never drawn. moving.py takes the mask
+at an exact density, by ranks, never from what happens to be 0: a live weight may be.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-
-from server_side.regrow import without_lowest
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # temperature and stretched interval of the paper
 
@@ -39,12 +37,6 @@ def expected_l0(log_alpha: torch.Tensor) -> torch.Tensor:
 def final_gates(log_alpha: torch.Tensor) -> torch.Tensor:
     """The gates after training, without noise."""
     return _stretched(torch.sigmoid(log_alpha))
-
-
-def mask_of(log_alpha: torch.Tensor, mask: torch.Tensor, live: int) -> torch.Tensor:
-    """(replicas, *shape): the `live` weights of `mask` with the highest log_alpha, in every replica. Final gates have the
-    same order but many equals at 0 and 1. Of equals the lower position goes first."""
-    return without_lowest(log_alpha, mask, mask.flatten(1).sum(1) - live)
 
 
 def _stretched(s: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from server_side.data import Split
 from server_side.early_bird import EarlyBird
 from server_side.ladder import ALL, Ladder
 from server_side.moving import Moving
-from server_side.prune import SYNFLOW_ITERATIONS, Masks, Scores, keep_highest, live_count
+from server_side.prune import Masks, Scores, keep_highest, live_count
 from server_side.regrow import erk_counts
 from server_side.seeds import BatchOrder, derive
 from server_side.training import Job, Training
@@ -32,6 +32,7 @@ from server_side.training import Job, Training
 TRAINED = ("iterative", "oneshot")
 SCORED = ("random", "magnitude", "snip", "grasp", "synflow")
 MOVING = ("rigl", "gradual", "l1", "gates")
+SYNFLOW_ITERATIONS = 100
 SAMPLES_A_CLASS = 10  # that snip and grasp look at, as in Wang et al. 2020
 CHECKS = 40  # of the mask of an early bird, in a training
 
@@ -88,6 +89,12 @@ def by_score(
         found = scores.score(cast("scores.Criterion", method), module, weights, masks, batches, seed=seed)
         masks = keeper.keep(found, masks, number, cut / cuts)
     return masks
+
+
+def at_random(keeper: Keeper, seed: int, number: int) -> Masks:
+    """As many live weights as round `number` leaves, anywhere; nested over rounds."""
+    masks = keeper.all_live()
+    return keeper.keep(scores.random(masks, derive(seed, "anywhere")), masks, number)
 
 
 def early_bird(keeper: Keeper, dense: Training, number: int) -> EarlyBird:

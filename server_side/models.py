@@ -6,6 +6,7 @@ that a seed fixes its weights; one that does not is refused.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -52,11 +53,16 @@ class Model:
 
 
 def load_model(
-    source: str, input_shape: tuple[int, ...], classes: int, given: Callable[[], nn.Module] | None = None
+    source: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    width: float | None = None,
+    given: Callable[[], nn.Module] | None = None,
 ) -> Model:
-    """Builds and lowers `source`, or the `given` factory under that name; raises UsageError naming the module a device cannot train, or a factory whose weights a
-    seed does not fix."""
-    factory: Callable[[], nn.Module]
+    """Builds and lowers `source`, or the `given` factory under that name; raises UsageError naming the module a device cannot
+    train, or a factory whose weights a seed does not fix. With `width` its hidden widths are multiplied by that; what has no
+    argument `width` is refused."""
+    factory: Callable[..., nn.Module]
     preset = PRESETS.get(source) if given is None else None
     if given is not None:
         factory = given
@@ -67,11 +73,13 @@ def load_model(
         factory = import_object(source, "model")
     else:
         raise UsageError(f"model '{source}': expected one of {', '.join(PRESETS)} or package.module:factory")
+    if width is not None:
+        factory = _widened(source, factory, width)
     try:
         network = lower(_built(source, factory), input_shape)
     except NetworkError as error:
         raise UsageError(f"model '{source}': {error}") from error
-    if preset is not None:
+    if preset is not None and width is None:
         preset.check(source, network)
     if network.output_shape != (classes,):
         raise UsageError(f"model '{source}': {network.output_shape[0]} outputs, but the data has {classes} classes")
@@ -80,6 +88,22 @@ def load_model(
     model = Model(source, factory, network)
     _check_seeded(model)
     return model
+
+
+def _widened(source: str, factory: Callable[..., nn.Module], width: float) -> Callable[[], nn.Module]:
+    if not 0 < width < float("inf"):
+        raise UsageError(f"width {width}: must be a factor above 0, e.g. 0.5")
+    try:
+        known = "width" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # no signature to be had
+        known = False
+    if not known:
+        with_width = ", ".join(n for n, p in PRESETS.items() if "width" in inspect.signature(p.build).parameters)
+        raise UsageError(
+            f"model '{source}': cannot be had in other widths; give its factory an argument width, a factor of all hidden "
+            f"widths that is 1 by default, or search in one of {with_width}"
+        )
+    return partial(factory, width=width)
 
 
 def _built(name: str, factory: Callable[[], Any]) -> nn.Module:

@@ -18,6 +18,7 @@ AT_LEAST = {
     "split_seed": 0,
     "rounds": 1,
     "reinits": 0,
+    "same_signs": 0,
     "shuffles": 0,
     "batch": 1,
     "threads": 0,

@@ -115,11 +115,17 @@ class Options:
     scope: Literal["layerwise", "global"] | None = None
     """compare magnitudes within each layer (default), or over all of them"""
     rewind_step: str | None = None
-    """step whose weights the ticket starts from, e.g. 0it (initialisation, the default), 500it or 2ep"""
+    """step whose weights the ticket starts from, e.g. 0it (initialisation, the default), 500it or 2ep; auto: the first of some
+    at which tickets of a fifth of the weights are stable"""
     reinits: int = 3
     """controls per ticket with its mask and fresh weights; 0 leaves them out"""
+    same_signs: int = 0
+    """controls per ticket with its mask and fresh weights that have the signs of its own; 0 leaves them out"""
     shuffles: int = 1
     """controls per ticket with its weights and each layer's mask shuffled; 0 leaves them out"""
+    stability: bool = True
+    """train the chosen tickets once more with another order of the samples, and tell whether they are stable: whether the
+    error stays low on the line between the two"""
 
     optimizer: Literal["adam", "adamw", "sgd"] | None = None
     """how every network is trained, here and on the device"""

@@ -1,4 +1,4 @@
-"""What a user sees of a search, on stderr: the plan before it, one line of progress in it.
+"""What a user sees of a search or an experiment, on stderr: the plan before it, one line of progress in it.
 
 round 3/12, 51.4% of the weights, 25 networks: 31%|███   | 4.65k/15.0k [00:31<01:02, 150step/s, accuracy=97.6%, loss=0.083]
 """
@@ -10,42 +10,52 @@ import math
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
+    from server_side.options import Options
     from server_side.search import Search
 
 PIPE_SECONDS = 30.0  # between two lines where stderr is not a terminal
 
 
 class Progress:
-    """Follows a search (training.Watch). Thread-safe; shows nothing when `quiet`."""
+    """Follows what `command` trains (training.Watch). Thread-safe; shows nothing when `quiet`."""
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool, command: str = "find") -> None:
+        self.quiet, self.command = quiet, command
         self._stop = False
         self._lock = threading.Lock()
         self._bar: Any = None
-        self._rounds = 0
         self._total = 0
-        self._done = 0
 
     def show_plan(self, search: Search) -> None:
         """Says what will happen, how much of it, and where."""
         options, recipe, ladder = search.options, search.recipe, search.ladder.live
-        self._rounds = len(ladder) - 1
-        trainings = sum(search.training_count(number) for number in range(len(ladder)))
-        self._total = sum(search.step_count(number) for number in range(len(ladder)))
+        rounds = range(len(ladder))
+        trainings = sum(search.training_count(number) for number in rounds) + search.extra_training_count()
+        self._total = sum(search.step_count(number) for number in rounds)
+        self._total += search.extra_training_count() * recipe.steps
         data = search.data
         self._say(
             f"find: {options.model} ({ladder[0]:,} prunable weights) on {data.name}: {len(search.split.x_train):,} samples to train, "
             f"{len(search.split.x_validation):,} to validate, {len(search.split.x_test):,} to test",
-            f"      {self._rounds} rounds down to {ladder[-1] / ladder[0]:.2%} of the weights, {options.seeds} seeds, "
-            f"{options.reinits} reinit and {options.shuffles} shuffle controls each: {trainings:,} trainings of {recipe.steps:,} steps",
+            f"      {len(ladder) - 1} rounds down to {ladder[-1] / ladder[0]:.2%} of the weights, {options.seeds} seeds, "
+            f"{_counted(options)} controls each: {trainings:,} trainings of {recipe.steps:,} steps",
             f"      on {search.device()}, {options.threads} threads; run directory {search.directory.path} (Ctrl-C stops, the same command goes on)",
             *(f"find: warning: {warning}" for warning in search.warnings()),
+        )
+
+    def show_stages(self, stages: list[tuple[str, int, int]], path: Path) -> None:
+        """The same of an experiment whose results go to `path`: for each stage its trainings and steps in all."""
+        self._total = sum(steps for _, _, steps in stages)
+        told = [f"{trainings:,} trainings, {steps:,} steps: {name}" for name, trainings, steps in stages if trainings]
+        self._say(
+            f"{self.command}: {'; '.join(told) or 'nothing is trained'}",
+            f"{self.command}: directory {path} (Ctrl-C stops, the same command goes on)",
         )
 
     @contextlib.contextmanager
@@ -61,10 +71,8 @@ class Progress:
         finally:
             self._bar.close()
 
-    def begin_round(self, number: int, density: float, replicas: int) -> None:
-        self._bar.set_description(
-            f"round {number}/{self._rounds}, {density:.1%} of the weights, {replicas} networks", refresh=False
-        )
+    def begin(self, what: str) -> None:
+        self._bar.set_description(what, refresh=False)
 
     def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:
         with self._lock:
@@ -77,8 +85,14 @@ class Progress:
 
     def request_stop(self) -> None:
         self._stop = True
-        self._say("\nfind: stopping as soon as all is saved; once more to stop at once")
+        self._say(f"\n{self.command}: stopping as soon as all is saved; once more to stop at once")
 
     def _say(self, *lines: str) -> None:
         if not self.quiet:
             print("\n".join(lines), file=sys.stderr)
+
+
+def _counted(options: Options) -> str:
+    """The controls of a ticket."""
+    counts = {"reinit": options.reinits, "same-sign": options.same_signs, "shuffle": options.shuffles}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no"

@@ -7,8 +7,8 @@ first. What is pruned never comes back; layers that are not named are neither pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,51 +18,10 @@ from server_side.errors import UsageError
 Masks = dict[str, NDArray[np.bool_]]
 Weights = Mapping[str, NDArray[np.float32]]
 Scores = Mapping[str, NDArray[np.floating[Any]]]
-Scope = Literal["layerwise", "global"]
-SYNFLOW_ITERATIONS = 100
 
 
 class LayerCollapse(Exception):
     """A layer would lose its last live weight; the text names it."""
-
-
-def prune_layerwise(weights: Weights, masks: Masks, fractions: Mapping[str, float]) -> Masks:
-    """Removes `fractions[name]` of the live weights of each layer, by magnitude."""
-    for name, fraction in fractions.items():
-        masks = prune_global(weights, masks, fraction, (name,))
-    return masks
-
-
-def prune_global(weights: Weights, masks: Masks, fraction: float, layers: tuple[str, ...]) -> Masks:
-    """Removes `fraction` of the live weights of `layers` taken together, by magnitude; others keep theirs and do not count."""
-    live = live_count(masks, layers)
-    magnitudes = {name: np.abs(weights[name]) for name in layers}
-    return keep_highest(magnitudes, masks, live - removed_count(live, fraction), layers)
-
-
-def prune_to(scores: Scores, masks: Masks, density: float, scope: Scope, layers: tuple[str, ...]) -> Masks:
-    """Leaves `round(density * size)` live weights in `layers`: in each, or in all taken together."""
-    for pool in _pools(scope, layers):
-        masks = keep_highest(scores, masks, _goal(masks, density, pool), pool)
-    return masks
-
-
-def prune_iteratively(
-    score: Callable[[Masks], Scores],
-    masks: Masks,
-    density: float,
-    scope: Scope,
-    layers: tuple[str, ...],
-    iterations: int = SYNFLOW_ITERATIONS,
-) -> Masks:
-    """The masks of `prune_to` in many steps, scored anew in each: after step k of n the share (goal / start)^(k / n) of what
-    was live at the start is live. Tanaka et al. 2020, algorithm 1."""
-    ends = {pool: (live_count(masks, pool), _goal(masks, density, pool)) for pool in _pools(scope, layers)}
-    for step in range(1, iterations + 1):
-        scores = score(masks)
-        for pool, (start, goal) in ends.items():
-            masks = keep_highest(scores, masks, round(start * (goal / start) ** (step / iterations)), pool)
-    return masks
 
 
 def keep_highest(scores: Scores, masks: Masks, live: int, layers: tuple[str, ...]) -> Masks:
@@ -109,14 +68,3 @@ def checked(masks: Masks) -> Masks:
         if not mask.any():
             raise LayerCollapse(f"layer '{name}' would lose its last live weight")
     return masks
-
-
-def _pools(scope: Scope, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Layers whose weights compete with each other."""
-    return [layers] if scope == "global" else [(name,) for name in layers]
-
-
-def _goal(masks: Masks, density: float, layers: tuple[str, ...]) -> int:
-    if not 0 < density <= 1:
-        raise UsageError(f"density {density} must be above 0 and at most 1")
-    return round(density * sum(masks[name].size for name in layers))

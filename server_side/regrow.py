@@ -85,16 +85,9 @@ def prune_and_regrow(
     )
 
 
-def uniform_counts(shapes: Shapes, density: float) -> dict[str, int]:
-    """Live weights of each layer where all have one density; together exactly `round(density * size)`. A layer
-    that is to stay dense, as RigL's first, is left out of `shapes`."""
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    return _apportioned({name: density * size for name, size in sizes.items()}, sizes, density)
-
-
 def erk_counts(shapes: Shapes, density: float) -> dict[str, int]:
     """Live weights of each layer where densities go with the sum of a weight's dimensions over their product
-    (Erdos-Renyi-kernel, Evci et al. 2020); a layer that would have more than all is dense. Exact as `uniform_counts`."""
+    (Erdos-Renyi-kernel, Evci et al. 2020); a layer that would have more than all is dense. Together exactly `round(density * size)`."""
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     dense: set[str] = set()
     while True:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from export.ticket import Ticket
-from server_side import cost, figures, verdict
+from server_side import cost, experiments, figures, verdict
 from server_side.data import ARRAYS
 from server_side.presets import PRESETS
 from server_side.summary import diverged_controls
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, result: dict[str, Any]) -> str:
-    """The whole page. `result` is what summary.conclude returns."""
+    """The whole page, with the experiments that the run directory holds. `result` is what summary.conclude returns."""
     template = Environment(
         loader=PackageLoader("server_side", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     ).get_template("report.html")
@@ -40,6 +40,7 @@ def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, r
         if command_goes_on(search)
         else f"find_ticket(model_fn, data, output_dir={str(search.directory.path)!r}, ...)",
         seeds=list(search.seeds),
+        experiments=experiments.finished(search.directory.path),
     )
 
 

@@ -1,36 +1,28 @@
-"""What a search has finished, on disk: one file a training, written atomically, so that a killed run goes on.
+"""What a search has finished, on disk, whole or not at all, so that a killed run goes on.
 
-    config.json   run.json   rounds/03/seed0-ticket.npz   rounds/03/*.partial.npz, *.pt (under way)   results.json   report.html   ticket/
+    config.json   run.json   spent.json   rounds/03/ (training_folder.py)   results.json   report.html   ticket/   experiments/ (lab.py)
 
-config.json holds the options, run.json what else decides the bits: the data's SHA-256 and the versions of packages. Only
-trainings whose weights are needed again (dense, ticket) have them. Masks are recomputed from the weights.
+config.json holds the options, run.json what else decides the bits: the data's SHA-256 and the versions of packages. Masks
+are recomputed from the weights.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from export.atomic import write_file
 from server_side.errors import UsageError
-from server_side.training import Job, Training
+from server_side.training_folder import TrainingFolder
 
-CURVES = ("steps", "train_loss", "validation_loss", "validation_accuracy", "early_accuracy", "final_accuracy")
 BEGUN = ("run.json",)  # what a start that was killed may leave without a config.json
 SCRATCH = re.compile(r"\..+-[0-9a-f]{16}")  # what atomic.py leaves when it is killed
-DIVERGED = "diverged_step"  # -1: it did not
-WEIGHTS = ("early", "final", "masks")
-SNAPSHOT = "snapshot"  # and its step
+SPENT = "spent.json"
 
 
 class RunDirectory:
@@ -89,66 +81,34 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UsageError(
-                    f"output_dir '{self.path}' is in use by another search; wait or name another"
+                    f"output_dir '{self.path}' is in use by another command; wait or name another"
                 ) from error
             self._clear_scratch()
             yield
 
     def _clear_scratch(self) -> None:
-        for path in [*self.path.iterdir(), *self.path.glob("rounds/*/.*")]:
+        written = ("rounds/*/.*", "experiments/*/.*", "experiments/*/*/.*")
+        for path in {*self.path.iterdir(), *(there for pattern in written for there in self.path.glob(pattern))}:
             if SCRATCH.fullmatch(path.name):
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
 
-    def round_path(self, round_number: int) -> Path:
-        path = self.path / "rounds" / f"{round_number:02d}"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def stack_checkpoint(self, round_number: int, kind: str, stack: int) -> Path:
-        return self.round_path(round_number) / f"{kind}-stack{stack}.pt"
-
-    def job_checkpoint(self, round_number: int, job: Job) -> Path:
-        return self.round_path(round_number) / f"{job.name}.partial.npz"
-
-    def save(self, round_number: int, job: Job, training: Training) -> None:
-        arrays: dict[str, Any] = {name: getattr(training, name) for name in CURVES}
-        arrays[DIVERGED] = -1 if training.diverged_step is None else training.diverged_step
-        kept = {kind: getattr(training, kind) for kind in WEIGHTS}
-        kept |= {f"{SNAPSHOT}{step}": values for step, values in training.snapshots.items()}
-        for kind, values in kept.items():
-            arrays |= {f"{kind}/{name}": value for name, value in values.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_file(self.round_path(round_number) / f"{job.name}.npz", buffer.getvalue())
-
-    def load(self, round_number: int, job: Job) -> Training | None:
-        """The finished training of `job`, or None; a damaged file counts as unfinished."""
-        path = self.round_path(round_number) / f"{job.name}.npz"
+    def spent(self) -> float:
+        """Seconds of all starts of this run so far; 0 where none is known."""
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                curves = {name: archive[name] for name in CURVES}
-                diverged_step = int(archive[DIVERGED])
-                weights: dict[str, dict[str, Any]] = {kind: {} for kind in WEIGHTS}
-                for kind, name in (key.split("/", 1) for key in archive.files if "/" in key):
-                    weights.setdefault(kind, {})[name] = archive[f"{kind}/{name}"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            return None
-        return Training(
-            steps=curves["steps"],
-            train_loss=curves["train_loss"],
-            validation_loss=curves["validation_loss"],
-            validation_accuracy=curves["validation_accuracy"],
-            early_accuracy=float(curves["early_accuracy"]),
-            final_accuracy=float(curves["final_accuracy"]),
-            early=weights["early"],
-            final=weights["final"],
-            snapshots={int(k[len(SNAPSHOT) :]): w for k, w in weights.items() if k.startswith(SNAPSHOT)},
-            masks=weights["masks"],
-            diverged_step=None if diverged_step < 0 else diverged_step,
-        )
+            return float(json.loads((self.path / SPENT).read_text())["seconds"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Adds to them."""
+        write_file(self.path / SPENT, _json({"seconds": self.spent() + seconds}))
+
+    def round_folder(self, number: int) -> TrainingFolder:
+        """Where the trainings of a round are."""
+        return TrainingFolder(self.path / "rounds" / f"{number:02d}")
 
 
 def kept_options(path: Path) -> dict[str, Any]:

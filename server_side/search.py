@@ -7,30 +7,33 @@ network's), which weights the ticket starts from (those at the rewind step), and
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from export.ticket import Ticket
-from server_side import methods
-from server_side.controls import Values, apply_masks, shuffle_masks
+from server_side import connectivity, methods
+from server_side.controls import Values, apply_masks, shuffle_masks, with_signs_of
 from server_side.data import Dataset, Split
 from server_side.errors import UsageError
+from server_side.fit import Footprint, Limits, footprint, parse_bytes
 from server_side.ladder import Ladder, ladder
 from server_side.models import Model
 from server_side.options import Options
 from server_side.prune import LayerCollapse, Masks, checked, live_count
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
-from server_side.stacked import StackedEngine
+from server_side.stage import Stage
 from server_side.training import Job, Recipe, Training, Watch, evaluation_steps
-from server_side.verdict import Measured
+from server_side.training_folder import TrainingFolder
+from server_side.verdict import STABLE_BELOW, Measured
 
-STACK_SIZE = 64
+REWIND_PARTS = (256, 64, 16, 8, 4)  # of the steps, where the rewind step is to be found
+REWIND_DENSITY = 0.2
+ROUNDS_BEYOND = 2  # the first that may fit, as far as that can be told beforehand
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,9 @@ class Search:
     def tolerance(self) -> float:
         return float(self.options.filled("accuracy_tolerance"))
 
-    def run(self, after_round: Callable[[list[Round]], None] = lambda rounds: None) -> list[Round]:
+    def run(self, after_round: Callable[[list[Round]], bool | None] = lambda rounds: False) -> list[Round]:
         """All rounds, the dense one first; finished trainings are taken from the run directory. Calls `after_round` with
-        the rounds so far. Raises UsageError where a dense network or a ticket diverges; a control may."""
+        the rounds so far, which may say that they are enough. Raises UsageError where a dense network or a ticket diverges; a control may."""
         rounds = [self._dense_round()]
         after_round(rounds)
         for number in range(1, len(self.ladder.rungs)):
@@ -83,15 +86,58 @@ class Search:
                     raise UsageError(f"{collapse}; take a smaller prune_fraction") from collapse
                 break
             rounds.append(self._pruned_round(rounds, number, masks))
-            after_round(rounds)
-            if self.options.until_accuracy_falls and self._has_fallen(rounds[-1]):
+            enough = after_round(rounds)
+            if enough or (self.options.until_accuracy_falls and self._has_fallen(rounds[-1])):
                 break
         return rounds
+
+    @property
+    def rewind_candidates(self) -> tuple[int, ...]:
+        """The steps that are looked at where the rewind step is to be found."""
+        if self.options.rewind_step != "auto":
+            return ()
+        return tuple(sorted({0, *(max(1, self.recipe.steps // part) for part in REWIND_PARTS)}))
+
+    def with_rewind_step(self) -> tuple[Search, dict[int, NDArray[np.float64]]]:
+        """The same search with the first of the candidates at which tickets are stable, or the last; and the instability of
+        each seed at those that were looked at.
+
+        Of tickets with about REWIND_DENSITY of the weights, pruned in one shot; by the validation part, so that the test
+        part decides nothing. Frankle et al. 2020 find stability there to go with matching tickets.
+        """
+        if not self.rewind_candidates:
+            return self, {}
+        dense = self._dense_round()
+        number = int(np.argmin([abs(density - REWIND_DENSITY) for density in self.ladder.densities]))
+        whole = self.keeper.all_live()
+        finals = {seed: _dense([dense], seed).final for seed in self.seeds}
+        masks = {s: methods.by_magnitude(self.keeper, finals[s], whole, number) for s in self.seeds}
+        part = torch.from_numpy(self.split.x_validation), torch.from_numpy(self.split.y_validation)
+        found: dict[int, NDArray[np.float64]] = {}
+        for position, step in enumerate(self.rewind_candidates):
+            found[step] = self._instability(self._twice(dense, masks, position, step), part)
+            if found[step].mean() < STABLE_BELOW:
+                break
+        return replace(self, rewind_step=step), found
+
+    def _twice(self, dense: Round, masks: dict[int, Masks], position: int, step: int) -> list[tuple[Values, Values]]:
+        """The ends of two trainings, with two orders of the samples, of every seed's ticket from the weights of `step`."""
+        jobs = []
+        for seed in self.seeds:
+            weights = _dense([dense], seed).snapshots[step]
+            start = apply_masks(weights, masks[seed])
+            jobs += [Job(seed, "rewind", 2 * position + i, start, masks[seed], step, order=i) for i in (0, 1)]
+        trained = self._trained(0, jobs)
+        return [(trained[a.name].final, trained[b.name].final) for a, b in zip(jobs[::2], jobs[1::2], strict=True)]
+
+    def extra_training_count(self) -> int:
+        """Trainings besides those of the rounds, at most."""
+        return self.options.seeds * (2 * len(self.rewind_candidates) + int(self.options.stability))
 
     def _dense_round(self) -> Round:
         everything = self.keeper.all_live()
         start = {seed: self.theta(seed) for seed in self.seeds}
-        kept = {self.rewind_step} if self.rewind_step else set()
+        kept = set(self.rewind_candidates) | {self.rewind_step} - {0}
         if self.options.method == "early-bird":
             kept |= set(methods.early_bird_checks(evaluation_steps(self.recipe, 0)))
         jobs = [
@@ -154,12 +200,66 @@ class Search:
 
     def theta(self, seed: int) -> Values:
         """The initial weights of replicate `seed`."""
-        return {name: value.numpy() for name, value in self.model.initial_weights(derive(seed, "init")).items()}
+        return self._fresh(seed, "init")
+
+    def _fresh(self, seed: int, *purpose: str | int) -> Values:
+        drawn = self.model.initial_weights(derive(seed, *purpose))
+        return {name: value.numpy() for name, value in drawn.items()}
+
+    def instability(self, r: Round) -> NDArray[np.float64]:
+        """(seeds,) of the tickets of a round, by the test part: each is trained once more from its weights, with another
+        order of the samples (Frankle et al. 2020)."""
+        starts = {seed: apply_masks(r.start[seed], r.masks[seed]) for seed in self.seeds}
+        jobs = [Job(s, "again", 0, starts[s], r.masks[s], self.rewind_step, order=1) for s in self.seeds]
+        trained = self._trained(r.number, jobs)
+        ends = [(r.trainings[f"seed{job.seed}-ticket"].final, trained[job.name].final) for job in jobs]
+        part = torch.from_numpy(self.split.x_test), torch.from_numpy(self.split.y_test)
+        return self._instability(ends, part)
+
+    def _instability(
+        self, ends: list[tuple[Values, Values]], part: tuple[torch.Tensor, torch.Tensor]
+    ) -> NDArray[np.float64]:
+        error = connectivity.classification_error(self.model.factory(), *(side.to(self.device()) for side in part))
+        return np.array([connectivity.instability(*pair, error, device=self.device()) for pair in ends])
 
     @functools.cached_property
     def ladder(self) -> Ladder:
-        """Live weights after each round."""
-        return ladder(self.model.network, self.options)
+        """Live weights after each round; with a device's limits and no end of its own it ends some rounds after the first
+        that may fit. Raises UsageError where none does."""
+        whole = ladder(self.model.network, self.options)
+        if not self.stops_at_first_fit:
+            return whole
+        keeper = methods.Keeper(self.model.network, whole, "none")
+        start = self.theta(self.options.seed)
+        found = Footprint(0, 0, 0)
+        for number in range(1, len(whole.rungs)):
+            masks = methods.at_random(keeper, self.options.seed, number)
+            found = self._footprint(apply_masks(start, masks), masks)
+            if found.fits(self.limits):
+                return replace(whole, rungs=whole.rungs[: number + 1 + ROUNDS_BEYOND])
+        raise UsageError(
+            f"{self.limits}: no ticket of this model fits; with {whole.densities[-1]:.2%} of the weights it takes {found}"
+        )
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """What a device has."""
+        options = self.options
+        return Limits(
+            None if options.fit_bytes is None else parse_bytes(options.fit_bytes, "fit_bytes"),
+            None if options.fit_arena is None else parse_bytes(options.fit_arena, "fit_arena"),
+            options.fit_step_ms,
+        )
+
+    def _footprint(self, start: Values, masks: Masks) -> Footprint:
+        """About what a ticket of these weights takes on a device; its card will be longer."""
+        card = {
+            "task": self.data.name,
+            "labels": list(self.data.labels),
+            "input": {"mean": self.split.mean.tolist(), "inverse_std": self.split.inverse_std.tolist()},
+            "recipe": self.recipe.to_card(epochs=0),
+        }
+        return footprint(Ticket(self.model.network, start, masks, start, card), self.limits)
 
     @functools.cached_property
     def keeper(self) -> methods.Keeper:
@@ -191,7 +291,9 @@ class Search:
 
     def training_count(self, number: int) -> int:
         """Trainings of round `number`."""
-        return self.options.seeds * (1 if number == 0 else 1 + self.options.reinits + self.options.shuffles)
+        controls = self.options.reinits + self.options.same_signs + self.options.shuffles
+        masks = int(self.options.method in methods.MOVING)
+        return self.options.seeds * (1 if number == 0 else 1 + controls + masks)
 
     def step_count(self, number: int) -> int:
         """Training steps of round `number`, over all its trainings."""
@@ -211,9 +313,12 @@ class Search:
             yield Job(seed, "ticket", 0, masked, masks[seed], first, holds_rate=held)
         for seed in self.seeds:
             for index in range(self.options.reinits):
-                fresh = self.model.initial_weights(derive(seed, "reinit", number, index))
-                values = apply_masks({name: value.numpy() for name, value in fresh.items()}, masks[seed])
+                values = apply_masks(self._fresh(seed, "reinit", number, index), masks[seed])
                 yield Job(seed, "reinit", index, values, masks[seed])
+            for index in range(self.options.same_signs):
+                fresh = self._fresh(seed, "same_sign", number, index)
+                values = apply_masks(with_signs_of(fresh, start[seed], masks[seed]), masks[seed])
+                yield Job(seed, "same_sign", index, values, masks[seed])
             for index in range(self.options.shuffles):
                 shuffled = shuffle_masks(masks[seed], generator(seed, "shuffle", number, index))
                 masked = apply_masks(start[seed], shuffled)
@@ -237,47 +342,15 @@ class Search:
 
     def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
-        self.watch.begin_round(number, self._density({job.seed: job.masks for job in jobs}), len(jobs))
-        done = {job.name: self.directory.load(number, job) for job in jobs}
-        trainings = {name: training for name, training in done.items() if training is not None}
+        density = self._density({job.seed: job.masks for job in jobs})
+        self.watch.begin(
+            f"round {number}/{len(self.ladder.rungs) - 1}, {density:.1%} of the weights, {len(jobs)} networks"
+        )
+        return self.stage(self.directory.round_folder(number)).train(jobs)
 
-        def finished(job: Job, training: Training) -> None:
-            self.directory.save(number, job, training)
-            trainings[job.name] = training
-            self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
-
-        if self.on_device_engine and all(job.moving is None for job in jobs):
-            from server_side.device_engine import DeviceEngine  # needs the compiled core: only where it is used
-
-            there = [job for job in jobs if job.name in trainings]
-            self._advance_finished(there)
-            for job in there:  # a kill may have come between the training and the end of its checkpoint
-                self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
-            engine = DeviceEngine(self.model.network, self.split, self.recipe, self.options.threads)
-            left = {job.name: self.directory.job_checkpoint(number, job) for job in jobs if job.name not in trainings}
-            engine.train([job for job in jobs if job.name in left], left, self.watch, finished)
-        else:
-            for position, stack in enumerate(_stacks(jobs)):
-                self._train_stack(number, position, stack, trainings)
-        return {job.name: trainings[job.name] for job in jobs}
-
-    def _train_stack(self, number: int, position: int, stack: list[Job], trainings: dict[str, Training]) -> None:
-        """A stack is trained whole or not at all: in another grouping its bits might differ."""
-        checkpoint = self.directory.stack_checkpoint(number, stack[0].kind, position)
-        if all(job.name in trainings for job in stack):
-            self._advance_finished(stack)
-            checkpoint.unlink(missing_ok=True)
-            return
-        for job, training in zip(stack, self._stacked().train(stack, checkpoint, self.watch), strict=True):
-            self.directory.save(number, job, training)
-            trainings[job.name] = training
-        checkpoint.unlink(missing_ok=True)
-
-    def _advance_finished(self, jobs: list[Job]) -> None:
-        self.watch.advanced(sum(self.recipe.steps - job.first_step for job in jobs), np.nan, np.nan)
-
-    def _stacked(self) -> StackedEngine:
-        return StackedEngine(self.model, self.split, self.recipe, self.device())
+    def stage(self, folder: TrainingFolder) -> Stage:
+        """What trains jobs into `folder` as this search does."""
+        return Stage(folder, self.model, self.split, self.recipe, self.options, self.watch)
 
     def _density(self, masks: dict[int, Masks]) -> float:
         """Share of live weights among all that could be pruned; every seed has the same, but for groups."""
@@ -290,6 +363,11 @@ class Search:
     @property
     def on_device_engine(self) -> bool:
         return self.options.engine == "device"
+
+    @property
+    def stops_at_first_fit(self) -> bool:
+        """Whether rounds go on until a ticket fits the device, and no longer."""
+        return bool(self.limits) and not (self.options.rounds or self.options.target_density or self.options.n_of_m)
 
     def _has_fallen(self, last: Round) -> bool:
         gap = last.measured["dense"].validation_accuracy.mean() - last.measured["ticket"].validation_accuracy.mean()
@@ -329,14 +407,6 @@ def _figure(training: Training, name: str) -> float:
         "validation_accuracy": float(training.validation_accuracy[training.early_index]),
         "early_stop": float(training.early_step),
     }[name]
-
-
-def _stacks(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs that are trained as one program: of the same steps, rates and moves of masks, at most STACK_SIZE together."""
-    by_start: dict[Any, list[Job]] = defaultdict(list)
-    for job in jobs:
-        by_start[job.first_step, job.holds_rate, job.moving].append(job)
-    return [group[i : i + STACK_SIZE] for group in by_start.values() for i in range(0, len(group), STACK_SIZE)]
 
 
 def _dense(rounds: list[Round], seed: int) -> Training:

@@ -8,6 +8,7 @@ two numbers there is no interval and no p-value, only None.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,23 @@ def interval(
         return mean, None, None
     half = float(stdtrit(len(there) - 1, (1 + confidence) / 2) * there.std(ddof=1) / np.sqrt(len(there)))
     return mean, mean - half, mean + half
+
+
+def estimate(values: Sequence[float] | NDArray[np.float64], confidence: float = CONFIDENCE) -> dict[str, Any]:
+    """Mean, ends of its interval and the value of each seed, as JSON: None for NaN."""
+    mean, low, high = interval(values, confidence)
+    by_seed = [_known(float(value)) for value in np.asarray(values, np.float64)]
+    return {"mean": _known(mean), "low": low, "high": high, "by_seed": by_seed}
+
+
+def share(hits: int, count: int, confidence: float = CONFIDENCE) -> dict[str, Any]:
+    """The share of `hits` among `count` with its exact interval (Clopper & Pearson 1934), as JSON."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(hits, count - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
+    return {"mean": hits / count, "low": low, "high": high, "hits": hits, "count": count}
 
 
 def p_above(differences: Sequence[float] | NDArray[np.float64], bound: float) -> float | None:
@@ -75,6 +93,10 @@ def has_no_spread(differences: NDArray[np.float64]) -> bool:
     """Whether two seeds or more have the same difference, down to rounding: a t test then claims more than can be known."""
     there = _there(differences)
     return len(there) > 1 and float(there.std(ddof=1)) <= _rounding(there)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _certain(p_value: float | None) -> float:

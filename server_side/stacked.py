@@ -293,9 +293,9 @@ class _Run:
                 validation_accuracy=np.array(self.curves["validation_accuracy"])[:, position],
                 early_accuracy=float(early_accuracy[position]),
                 final_accuracy=float(final_accuracy[position]),
-                early={} if job.is_control else _of(self.early, position),
-                final={} if job.is_control else _of(final, position),
-                snapshots={} if job.is_control else {s: _of(stack, position) for s, stack in self.snapshots.items()},
+                early={} if job.drops_weights else _of(self.early, position),
+                final={} if job.drops_weights else _of(final, position),
+                snapshots={} if job.drops_weights else {s: _of(stack, position) for s, stack in self.snapshots.items()},
                 masks=_of(masks, position),
                 diverged_step=int(self.diverged[position]) if self.diverged[position] >= 0 else None,
             )

@@ -24,6 +24,8 @@ def scaled(values: Mapping[str, Any], preset: Mapping[str, Any], steps: str | No
     old, preset_unit = _parts(preset["steps"], "steps")
 
     def changed(text: str) -> str:
+        if text == "auto":
+            return text
         number, its_unit = _parts(text, "steps")
         if number == 0:
             return text

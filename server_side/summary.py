@@ -11,7 +11,8 @@ import platform
 import re
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from export.atomic import write_file
 from export.ticket import Ticket, TicketError, load_ticket
 from server_side import cost, verdict
 from server_side.errors import UsageError
+from server_side.fit import Footprint, footprint
 from server_side.methods import MOVING
 from server_side.prune import Masks
 from server_side.training import evaluation_steps
@@ -32,41 +34,52 @@ if TYPE_CHECKING:
 JOB = re.compile(r"seed(\d+)-(\D+)\d*")  # the name of a training: its seed, its kind, the number of its copy
 
 
-def conclude(search: Search, rounds: list[Round], seconds: float) -> dict[str, Any]:
-    """Chooses the ticket, judges it, writes it with results.json and report.html; returns what --json prints."""
+def conclude(
+    search: Search,
+    rounds: list[Round],
+    seconds: float,
+    instability: NDArray[np.float64] | None = None,
+    rewinds: Mapping[int, NDArray[np.float64]] | None = None,
+) -> dict[str, Any]:
+    """Judges the chosen ticket, writes it with results.json and report.html; returns what --json prints. `instability`: of
+    the chosen tickets, a value a seed; `rewinds`: the same of each step that was looked at to find the rewind step."""
     from server_side import report
 
-    chosen = _choose(search, rounds)
-    judged = _judged(search, rounds)
-    card = _card(search, chosen, judged[chosen.number])
-    ticket = search.ticket(chosen, card)
+    best = chosen(search, rounds)
+    judged = _judged(search, rounds, best, instability)
+    taken = _footprint(search, best) if search.limits else None
+    card = _card(search, best, judged[best.number], taken.batch if taken else search.recipe.batch)
+    ticket = search.ticket(best, card)
     path = _save(ticket, search.directory.path / "ticket")
     result: dict[str, Any] = {
         "complete": True,
         "ticket": str(path),
         "ticket_hash": ticket.hash,
-        "density": chosen.density,
-        "round": chosen.number,
-        "seed": search.best_seed(chosen),
-        "dense": chosen.measured["dense"].to_json(),
-        "ticket_at_density": chosen.measured["ticket"].to_json(),
-        **{kind: chosen.measured[kind].to_json() for kind in verdict.controls_of(chosen.measured)},
-        "verdict": judged[chosen.number],
+        "density": best.density,
+        "round": best.number,
+        "seed": search.best_seed(best),
+        "dense": best.measured["dense"].to_json(),
+        "ticket_at_density": best.measured["ticket"].to_json(),
+        **{kind: best.measured[kind].to_json() for kind in verdict.controls_of(best.measured)},
+        **({"fits": {**taken.to_json(), "holds": taken.fits(search.limits)}} if taken else {}),
+        "verdict": judged[best.number],
+        **({"rewinds": {str(step): values.tolist() for step, values in rewinds.items()}} if rewinds else {}),
         "rounds": [_round(search, r, judged.get(r.number)) for r in rounds],
         "report": str(search.directory.path / "report.html"),
         "seconds": seconds,
-        "cost": _cost(search, rounds, seconds).to_json(),
+        "cost": _cost(search, rounds, max(seconds, search.directory.spent())).to_json(),
         "run": _circumstances(search),
         "card": dict(ticket.card),
     }
-    write_file(search.directory.path / "report.html", report.render(search, rounds, chosen, ticket, result).encode())
+    write_file(search.directory.path / "report.html", report.render(search, rounds, best, ticket, result).encode())
     _write_results(search, result)
     return result
 
 
-def record(search: Search, rounds: list[Round]) -> None:
+def record(search: Search, rounds: list[Round]) -> bool:
     """results.json after a round, marked as incomplete, for who wants to know how far it is. One that tells of as many
-    rounds or more stays: a run that goes on finds its rounds again one by one."""
+    rounds or more stays: a run that goes on finds its rounds again one by one. True where they are enough: a search that
+    goes on until a ticket fits a device has found one."""
     try:
         known = len(json.loads((search.directory.path / "results.json").read_text())["rounds"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -78,11 +91,12 @@ def record(search: Search, rounds: list[Round]) -> None:
         _write_results(
             search, {"complete": False, "rounds_planned": planned, "rounds": rows, "run": _circumstances(search)}
         )
+    return len(rounds) > 1 and search.stops_at_first_fit and _footprint(search, rounds[-1]).fits(search.limits)
 
 
 def plan(search: Search) -> dict[str, Any]:
     """What a search will do and write: what --dry-run --json prints."""
-    ladder, path = search.ladder.live, search.directory.path
+    ladder, path, further = search.ladder.live, search.directory.path, search.extra_training_count()
     rows = [
         {
             "round": number,
@@ -97,8 +111,9 @@ def plan(search: Search) -> dict[str, Any]:
     files += ["results.json", "report.html", "ticket/ticket.json", "ticket/weights.safetensors"]
     return {
         "rounds": rows,
-        "trainings": sum(row["trainings"] for row in rows),
-        "steps": sum(row["steps"] for row in rows),
+        "further_trainings": further,
+        "trainings": sum(row["trainings"] for row in rows) + further,
+        "steps": sum(row["steps"] for row in rows) + further * search.recipe.steps,
         "steps_of_a_training": search.recipe.steps,
         "engine": search.options.engine,
         "accelerator": search.options.accelerator,
@@ -108,15 +123,21 @@ def plan(search: Search) -> dict[str, Any]:
     }
 
 
-def _judged(search: Search, rounds: list[Round]) -> dict[int, dict[str, Any]]:
+def _judged(
+    search: Search, rounds: list[Round], best: Round | None = None, instability: NDArray[np.float64] | None = None
+) -> dict[int, dict[str, Any]]:
+    """The verdict on every round; `instability` is that of the tickets of `best`."""
     planned = len(search.ladder.rungs) - 1
-    return {r.number: verdict.judge(r.measured, r.density, search.tolerance, planned) for r in rounds[1:]}
+    return {
+        r.number: verdict.judge(r.measured, r.density, search.tolerance, planned, instability if r is best else None)
+        for r in rounds[1:]
+    }
 
 
 def _cost(search: Search, rounds: list[Round], seconds: float) -> cost.Cost:
     """Of everything that was trained, in this start or an earlier one. A control has as many live weights in each layer as
     its ticket; a training in which the mask moves counts as dense; scores of weights are not counted. `seconds` are those of
-    this start alone."""
+    all starts."""
     options, recipe = search.options, search.recipe
     work = {"dense": cost.Work(), "ticket": cost.Work(), "control": cost.Work()}
     control_steps = 0
@@ -193,6 +214,13 @@ def as_text(result: dict[str, Any]) -> str:
     )
     lines += ["", f"{head}: {result['density']:.2%} of the weights (round {result['round']}, seed {result['seed']})"]
     lines += [f"  {line}" for line in verdict.explain(sure)]
+    if "fits" in result:
+        taken = result["fits"]
+        time = "" if taken["step_ms"] is None else f", {taken['step_ms']:.3g} ms a step here"
+        lines.append(
+            f"{'fits' if taken['holds'] else 'does NOT fit'}: {taken['artifact_bytes']:,} bytes, {taken['arena_bytes']:,} of "
+            f"memory with batches of {taken['batch']}{time}"
+        )
     lines += [
         "",
         textwrap.fill(cost.explain(result["cost"]), 110, initial_indent="cost    ", subsequent_indent=" " * 8),
@@ -223,8 +251,13 @@ def _cells(figures: dict[str, Any] | None) -> str:
     return f"{accuracy:<15}{figures['accuracy_end']:<8.2%}{figures['early_stop_step']:<8.0f}"
 
 
-def _choose(search: Search, rounds: list[Round]) -> Round:
+def chosen(search: Search, rounds: list[Round]) -> Round:
+    """The round whose ticket is handed out. With a device's limits the most accurate on the validation part of those whose ticket fits; where none does, the
+    sparsest."""
     pruned = rounds[1:]
+    if search.limits:
+        fitting = [r for r in pruned if _footprint(search, r).fits(search.limits)]
+        return max(fitting or pruned[-1:], key=lambda r: float(r.measured["ticket"].validation_accuracy.mean()))
     index = verdict.choose([r.measured for r in pruned], [r.density for r in pruned], search.tolerance)
     return pruned[index]
 
@@ -243,17 +276,23 @@ def _round(search: Search, r: Round, judged: dict[str, Any] | None) -> dict[str,
     }
 
 
-def _card(search: Search, chosen: Round, judged: dict[str, Any]) -> dict[str, Any]:
+def _footprint(search: Search, r: Round) -> Footprint:
+    """What the ticket of round `r` takes on a device."""
+    judged = verdict.judge(r.measured, r.density, search.tolerance, len(search.ladder.rungs) - 1)
+    return footprint(search.ticket(r, _card(search, r, judged, search.recipe.batch)), search.limits)
+
+
+def _card(search: Search, chosen: Round, judged: dict[str, Any], batch: int) -> dict[str, Any]:
     """What devices and people need to know of the ticket. It is hashed, so nothing is in it that the same search on another
     machine would have otherwise: no path, no thread, no time."""
-    recipe = search.recipe
+    recipe = replace(search.recipe, batch=batch)
     seed = search.best_seed(chosen)
     options = {name: value for name, value in search.options.identity().items() if name not in ("data", "threads")}
     return {
         "task": search.data.name,
         "labels": list(search.data.labels),
         "input": {"mean": search.split.mean.tolist(), "inverse_std": search.split.inverse_std.tolist()},
-        "recipe": recipe.to_card(epochs=max(1, round(recipe.steps * recipe.batch / len(search.split.x_train)))),
+        "recipe": recipe.to_card(epochs=max(1, round(recipe.steps * search.recipe.batch / len(search.split.x_train)))),
         "density": chosen.density,
         "densities": chosen.layer_densities(seed),
         "rewind_step": search.rewind_step,

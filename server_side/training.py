@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from server_side.augment import Augmentation
     from server_side.moving import Moving
 
-WITH_WEIGHTS = ("dense", "ticket", "mask")  # the kinds of trainings whose weights are needed afterwards
+SINGLE = ("dense", "ticket", "mask", "again")  # kinds of which a seed has one in a round
+WITH_WEIGHTS = (*SINGLE, "rewind")  # kinds whose weights are needed afterwards
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 CHECKPOINT_SECONDS = 60.0  # an engine saves what is under way about that often, and when it is asked to stop
@@ -80,7 +81,7 @@ class Job:
 
     `snapshot_steps` are steps whose weights are kept; `holds_rate`: every step at the rate of the recipe's last;
     `order`: another order of batches (and other dropout) than that which all trainings of the seed share; `moving`: how its
-    masks move, if they do.
+    masks move, if they do; `keeps_weights`: also where a control's would be dropped.
     """
 
     seed: int
@@ -93,11 +94,17 @@ class Job:
     holds_rate: bool = False
     order: int = 0
     moving: Moving | None = None
+    keeps_weights: bool = False
 
     @property
     def is_control(self) -> bool:
-        """Its figures are all that is needed: nothing is made of its weights, and nothing hangs on its success."""
+        """It may diverge: nothing hangs on its success. Its figures are all that is needed, unless it `keeps_weights`."""
         return self.kind not in WITH_WEIGHTS
+
+    @property
+    def drops_weights(self) -> bool:
+        """Whether its figures alone are kept."""
+        return self.is_control and not self.keeps_weights
 
     @property
     def order_seed(self) -> int:
@@ -106,7 +113,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"seed{self.seed}-{self.kind}{self.index if self.is_control else ''}"
+        return f"seed{self.seed}-{self.kind}{'' if self.kind in SINGLE else self.index}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class Training:
     """The outcome of a job. `steps` (evaluations,) counts from initialisation; accuracies are fractions of 1.
 
     `early` and `final` hold the weights at the early stop and at the end, `snapshots` those at the job's snapshot steps; of
-    a control there are none. `masks` are those that a training with a moving mask ended with. A control that diverged has NaN for figures, in the curves from `diverged_step` on, by which
+    a control that keeps none they are empty. `masks` are those that a training with a moving mask ended with. A control that diverged has NaN for figures, in the curves from `diverged_step` on, by which
     step its loss was no longer finite.
     """
 
@@ -140,10 +147,10 @@ class Training:
 
 
 class Watch(Protocol):
-    """Who follows a search. Methods may be called from an engine's threads."""
+    """Who follows trainings. Methods may be called from an engine's threads."""
 
-    def begin_round(self, number: int, density: float, replicas: int) -> None:
-        """A round's trainings begin."""
+    def begin(self, what: str) -> None:
+        """Trainings begin: those of a round, or of a stage of an experiment."""
 
     def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:
         """So many steps of single replicas were made; the figures are means, NaN where nothing new is known."""

@@ -29,7 +29,7 @@ class Watcher:
         self.replica_steps = 0
         self.calls = 0
 
-    def begin_round(self, number: int, density: float, replicas: int) -> None:
+    def begin(self, what: str) -> None:
         pass
 
     def advanced(self, replica_steps: int, train_loss: float, validation_accuracy: float) -> None:
@@ -43,9 +43,10 @@ class Watcher:
 class Tiny(nn.Module):
     """20 -> 16 -> 8 -> 4."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
-        self.fc1, self.fc2, self.out = nn.Linear(20, 16), nn.Linear(16, 8), nn.Linear(8, 4)
+        first, second = round(16 * width), round(8 * width)
+        self.fc1, self.fc2, self.out = nn.Linear(20, first), nn.Linear(first, second), nn.Linear(second, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.out(torch.relu(self.fc2(torch.relu(self.fc1(x)))))

@@ -148,7 +148,7 @@ def test_parse_refuses(text: str) -> None:
 def test_what_is_no_picture_is_refused() -> None:
     BOTH.check((3, 32, 32))
     BOTH.check((1, 5, 5))
-    for shape in ((64,), (28, 28), (3, 4, 4, 4)):
+    for shape in ((64,), (3, 4, 4, 4)):
         with pytest.raises(UsageError, match="pictures are \\(channels, height, width\\) or"):
             BOTH.check(shape)
     with pytest.raises(UsageError, match="pictures of 32 x 4 pixels; take a smaller crop"):

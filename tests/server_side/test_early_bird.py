@@ -6,14 +6,14 @@ import numpy as np
 
 from server_side.controls import Values
 from server_side.early_bird import EarlyBird, mask_distance
-from server_side.prune import Masks, prune_to
+from server_side.prune import Masks, keep_highest
 from server_side.scores import magnitude
 
 EVERYTHING = {"w": np.ones((1, 100), np.bool_)}
 
 
 def kept(weights: Values) -> Masks:
-    return prune_to(magnitude(weights, EVERYTHING), EVERYTHING, 0.5, "global", ("w",))
+    return keep_highest(magnitude(weights, EVERYTHING), EVERYTHING, 50, ("w",))
 
 
 def weights_keeping(first: int) -> Values:

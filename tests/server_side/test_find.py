@@ -108,7 +108,7 @@ def test_dry_run_writes_nothing_and_prints_the_plan(
     plan = json.loads(captured.out)
     assert [row["live"] for row in plan["rounds"]] == [480, 384, 308, 247]
     assert [row["trainings"] for row in plan["rounds"]] == [3, 12, 12, 12]
-    assert (plan["trainings"], plan["steps"], plan["steps_of_a_training"]) == (39, 39 * 60, 60)
+    assert (plan["trainings"], plan["steps"], plan["steps_of_a_training"]) == (42, 42 * 60, 60)
     made = {done[1] / Path(file).relative_to(tmp_path / "run") for file in plan["files"]}
     assert [str(file) for file in made if not file.exists()] == []
     assert set(plan) <= documented()
@@ -174,8 +174,8 @@ def test_what_killed_runs_left_is_cleared_away(
     left = [run / ".ticket-0123456789abcdef/ticket.json", run / ".results.json-0123456789abcdef"]
     left += [
         run / "rounds/01/.seed0-ticket.npz-0123456789abcdef",
-        run / "rounds/01/stack0.pt",
-        run / "rounds/00/stack0.pt",
+        run / "rounds/01/ticket-stack0.pt",
+        run / "rounds/00/dense-stack0.pt",
     ]
     for path in left:
         path.write_bytes(b"half")

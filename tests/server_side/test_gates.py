@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_side.gates import expected_l0, final_gates, mask_of, sample_gates, soft_threshold
+from server_side.gates import expected_l0, final_gates, sample_gates, soft_threshold
+from server_side.moving import Gates, Moving
+from server_side.training import Recipe
 
 
 @given(st.floats(-3, 3, width=32), st.floats(0, 2, width=32))
@@ -79,9 +82,15 @@ def test_gates_and_their_cost_have_finite_gradients_at_every_noise() -> None:
     assert (by_cost > 0).all()
 
 
-def test_the_mask_has_exactly_so_many_of_the_highest_whatever_the_final_gates_are() -> None:
+@pytest.mark.parametrize(
+    ("live", "expected"),
+    [(3, [[[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]]), (4, [[[1, 0, 0], [1, 1, 1]], [[0, 0, 1], [1, 1, 1]]])],
+)
+def test_the_mask_has_exactly_so_many_of_the_highest_whatever_the_final_gates_are(live: int, expected: Any) -> None:
     log_alpha = torch.tensor([[[-8.0, -9.0, 9.0], [8.0, -7.0, 7.0]], [[5.0] * 3, [5.0] * 3]])
-    mask = torch.ones(2, 2, 3, dtype=torch.bool)
-    mask[0, 0, 2] = False
-    assert mask_of(log_alpha, mask, 3).int().tolist() == [[[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]]
-    assert mask_of(log_alpha, mask, 4).int().tolist() == [[[1, 0, 0], [1, 1, 1]], [[0, 0, 1], [1, 1, 1]]]
+    mask = torch.ones(2, 2, 3)
+    mask[0, 0, 2] = 0
+    recipe = Recipe("adam", 1e-3, momentum=0.0, weight_decay=0.0, batch=1, steps=1, evaluate_every=1)
+    training = Gates(Moving("gates", {"w": live}, ("w",)), recipe)
+    found = training.final_masks({"w": torch.zeros(2, 2, 3), "gate of w": log_alpha}, {"w": mask})
+    assert found["w"].int().tolist() == expected

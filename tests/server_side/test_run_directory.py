@@ -13,10 +13,11 @@ import torch
 from server_side import summary
 from server_side.data import load_data, split
 from server_side.errors import UsageError
-from server_side.find import prepare
+from server_side.find import Clock, prepare
 from server_side.options import Options
 from server_side.search import Round
 from server_side.training import Interrupted
+from server_side.training_folder import TrainingFolder
 from tests.server_side.searches import Watcher, blobs, options, search
 
 
@@ -100,12 +101,13 @@ def test_results_follow_the_rounds_and_never_go_back(tmp_path: Path) -> None:
     seen: list[tuple[bool, int]] = []
     small = search(tmp_path, Watcher(stop_after=10**9), rounds=3)
 
-    def record(rounds: list[Round]) -> None:
+    def record(rounds: list[Round]) -> bool:
         summary.record(small, rounds)
         there = results(tmp_path)
         seen.append((there["complete"], len(there["rounds"])))
         if len(rounds) == 3:
             raise Interrupted
+        return False
 
     with pytest.raises(Interrupted):
         small.run(record)
@@ -115,9 +117,10 @@ def test_results_follow_the_rounds_and_never_go_back(tmp_path: Path) -> None:
     again = search(tmp_path, rounds=3)
     known: list[int] = []
 
-    def follow(rounds: list[Round]) -> None:
-        summary.record(again, rounds)
+    def follow(rounds: list[Round]) -> bool:
+        enough = summary.record(again, rounds)
         known.append(len(results(tmp_path)["rounds"]))
+        return enough
 
     rounds = again.run(follow)
     assert known == [3, 3, 3, 4]
@@ -150,18 +153,34 @@ def test_a_finished_trainings_checkpoint_is_cleared_away(tmp_path: Path) -> None
 def test_an_error_of_one_job_keeps_what_the_others_have_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk refuses one training: the search ends with that error, and does not hang on those that wait."""
     small = search(tmp_path, engine="device", seeds=4, threads=2)
-    save = small.directory.save
+    save = TrainingFolder.save
 
-    def refusing(round_number: int, job: Any, training: Any) -> None:
+    def refusing(folder: TrainingFolder, job: Any, training: Any) -> None:
         if job.name == "seed1-dense":
             raise OSError(28, "No space left on device")
-        save(round_number, job, training)
+        save(folder, job, training)
 
-    monkeypatch.setattr(small.directory, "save", refusing)
+    monkeypatch.setattr(TrainingFolder, "save", refusing)
     with pytest.raises(OSError, match="No space left"):
         small.run()
+    monkeypatch.undo()
     assert not (tmp_path / "rounds/01").exists()
     whole = search(tmp_path / "whole", engine="device", seeds=4).run()
     again = search(tmp_path, engine="device", seeds=4).run()
     for name, value in whole[2].trainings["seed1-ticket"].final.items():
         assert np.array_equal(value, again[2].trainings["seed1-ticket"].final[name])
+
+
+def test_the_time_of_all_starts_is_kept(tmp_path: Path) -> None:
+    small = search(tmp_path, rounds=1)
+    assert small.directory.spent() == 0
+    for _ in range(2):
+        clock = Clock(small.directory)
+        clock.lap()
+        clock.lap()
+    first = small.directory.spent()
+    assert first > clock.seconds > 0
+    rounds = small.run()
+    assert summary.conclude(small, rounds, 0.0)["cost"]["seconds"] == first
+    (tmp_path / "spent.json").write_text("damaged")
+    assert small.directory.spent() == 0

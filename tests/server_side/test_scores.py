@@ -17,8 +17,11 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from export.network import Network, Node, Parameter
 from server_side.errors import UsageError
-from server_side.prune import LayerCollapse, Masks, keep_highest, prune_iteratively, prune_to
+from server_side.ladder import ALL, Ladder
+from server_side.methods import Keeper, by_score
+from server_side.prune import LayerCollapse, Masks, keep_highest, live_count
 from server_side.scores import Criterion, Scores, Values, grasp, magnitude, random, score, snip, synflow
 
 CRITERIA: tuple[Criterion, ...] = ("magnitude", "random", "snip", "grasp", "synflow")
@@ -145,8 +148,9 @@ def test_grasp_keeps_the_weights_whose_removal_costs_gradient_flow() -> None:
         change = float(sum(g.square().sum() for g in gradients.values())) - flow(masks)
         assert change == pytest.approx(-2e-4 * found[name][place], rel=1e-2)
     layers = tuple(masks)
-    published = prune_to(found, masks, 0.8, "global", layers)
-    reversed_sign = prune_to({name: -s for name, s in found.items()}, masks, 0.8, "global", layers)
+    live = round(0.8 * live_count(masks, layers))
+    published = keep_highest(found, masks, live, layers)
+    reversed_sign = keep_highest({name: -s for name, s in found.items()}, masks, live, layers)
     assert flow(published) > flow(masks) > flow(reversed_sign)
 
 
@@ -234,35 +238,37 @@ def test_synflow_never_empties_a_layer_where_one_shot_pruning_does(seed: int) ->
     layers = tuple(masks)
     for criterion in ("magnitude", "snip", "grasp", "synflow"):
         with pytest.raises(LayerCollapse):
-            prune_to(score(criterion, module, values, masks, [data], seed=0), masks, 0.005, "global", layers)
+            keep_highest(score(criterion, module, values, masks, [data], seed=0), masks, 47, layers)
     for density in (0.1, 0.005, 0.003):
-        kept = prune_iteratively(
-            lambda live: score("synflow", module, values, live, [data], seed=0), masks, density, "global", layers
-        )
+        kept = by_score("synflow", keeper(masks, round(density * 9320)), module, [data], values, 0, 1)
         assert sum(int(mask.sum()) for mask in kept.values()) == round(density * 9320)
         outputs = functional_call(module, masked({n: np.abs(v) for n, v in values.items()}, kept), (torch.ones(1, 64),))
         assert float(outputs.sum()) > 0  # not only are layers not empty: something gets through
 
 
-def test_iterations_follow_the_exponential_schedule_and_score_what_is_left() -> None:
-    masks = {"a": np.ones((10, 10), np.bool_), "b": np.ones((30, 10), np.bool_), "kept": np.ones((5, 5), np.bool_)}
-    seen: list[Masks] = []
+def keeper(masks: Masks, live: int) -> Keeper:
+    """That leaves `live` weights of all layers in its one round."""
+    shapes = {name: mask.shape for name, mask in masks.items()}
+    network = Network((4,), (Parameter("w", (2, 4), True),), (Node("linear", "fc", (0,), {"weight": "w"}),))  # unread
+    return Keeper(network, Ladder(shapes, ({ALL: sum(m.size for m in masks.values())}, {ALL: live})), "none")
 
-    def scored(live: Masks) -> Scores:
-        seen.append(live)
-        draws = random(live, len(seen))
-        return {**draws, "b": draws["b"] * 0.8}  # so that taken together "b" loses more
 
-    global_end = prune_iteratively(scored, masks, 0.1, "global", ("a", "b"), iterations=4)
-    live = [int(step["a"].sum() + step["b"].sum()) for step in [*seen, global_end]]
-    assert live == [round(400 * 0.1 ** (k / 4)) for k in range(5)]
-    for before, after in zip(seen, [*seen[1:], global_end], strict=True):
-        assert all((before[name] | ~after[name]).all() for name in masks)
-    assert 10 < global_end["a"].sum() < 40
-    layerwise = prune_iteratively(scored, masks, 0.1, "layerwise", ("a", "b"), iterations=4)
-    assert [int(mask.sum()) for mask in layerwise.values()] == [10, 30, 25]
-    at_once = prune_to(scored(masks), masks, 0.1, "layerwise", ("a", "b"))
-    assert [int(mask.sum()) for mask in at_once.values()] == [10, 30, 25]
+def test_synflow_scores_what_is_left_and_goes_down_by_equal_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counting(
+        criterion: Criterion, module: nn.Module, values: Any, masks: Masks, *rest: Any, **named: Any
+    ) -> Scores:
+        seen.append(live_count(masks, tuple(masks)))
+        return score(criterion, module, values, masks, *rest, **named)
+
+    monkeypatch.setattr("server_side.scores.score", counting)
+    module = mlp(20, 40, 40, 10, seed=0)
+    values = state_of(module)
+    masks = all_live(values)
+    size = live_count(masks, tuple(masks))
+    by_score("synflow", keeper(masks, size // 10), module, [batch(8, 20, classes=10)], values, 0, 1)
+    assert seen == [round(size * (size // 10 / size) ** (k / 100)) for k in range(100)]
 
 
 @given(st.integers(1, 60), st.integers(0, 2**32 - 1))
@@ -291,9 +297,7 @@ def test_exactly_so_many_stay_and_nothing_comes_back(live: int, seed: int) -> No
 def test_a_mask_that_has_fewer_already_is_refused() -> None:
     masks = {"a": np.array([[True, False, False, True]])}
     with pytest.raises(UsageError, match="layers a: 3 live weights asked for, but 2 are live"):
-        prune_to({"a": np.ones((1, 4))}, masks, 0.75, "global", ("a",))
-    with pytest.raises(UsageError, match=r"density 0.0 must be above 0"):
-        prune_to({"a": np.ones((1, 4))}, masks, 0.0, "layerwise", ("a",))
+        keep_highest({"a": np.ones((1, 4))}, masks, 3, ("a",))
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "snip", "grasp", "synflow"])
@@ -318,9 +322,9 @@ def test_random_is_seeded_and_nested_whatever_was_pruned() -> None:
         assert first[name].tobytes() == again[name].tobytes()
         assert (first[name] != other[name]).all()
     assert (first["a"] != first["b"]).all()
-    direct = prune_to(first, masks, 0.1, "global", ("a", "b"))
-    half = prune_to(first, masks, 0.5, "global", ("a", "b"))
-    in_two_steps = prune_to(random(half, 3), half, 0.1, "global", ("a", "b"))
+    direct = keep_highest(first, masks, 40, ("a", "b"))
+    half = keep_highest(first, masks, 200, ("a", "b"))
+    in_two_steps = keep_highest(random(half, 3), half, 40, ("a", "b"))
     assert all((direct[name] == in_two_steps[name]).all() for name in masks)
     torch_state = torch.get_rng_state()
     np.random.seed(0)  # noqa: NPY002

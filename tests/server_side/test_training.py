@@ -153,7 +153,7 @@ def test_a_damaged_training_file_is_trained_again(tmp_path: Path) -> None:
     content = bytearray(flipped.read_bytes())
     content[len(content) // 2] ^= 0x55
     flipped.write_bytes(content)
-    (tmp_path / "rounds/01/stack0.pt").write_bytes(b"damaged")
+    (tmp_path / "rounds/01/ticket-stack0.pt").write_bytes(b"damaged")
     again = search(tmp_path).run()
     expected = whole[1].trainings["seed0-ticket"].validation_loss
     assert again[1].trainings["seed0-ticket"].validation_loss.tobytes() == expected.tobytes()

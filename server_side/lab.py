@@ -1,0 +1,204 @@
+"""What an experiment works with: a finished search, read from its run directory, and the means to train as it did.
+
+    RUN_DIR/experiments/LABEL/   identity.json   STAGE/ (training_folder.py)   results.json
+
+identity.json holds what the results depend on: the experiment, its options, the search. Another one is refused. Nothing of
+the search is trained again; one that is not finished is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.atomic import write_file
+from export.ticket import load_ticket
+from server_side import report
+from server_side.controls import Values, apply_masks
+from server_side.data import Split
+from server_side.errors import UsageError
+from server_side.experiments import FOLDER
+from server_side.find import prepare
+from server_side.models import Model, load_model
+from server_side.options import Options
+from server_side.run_directory import kept_options
+from server_side.search import Round, Search
+from server_side.stacked_program import StackedProgram
+from server_side.stage import STACK_SIZE
+from server_side.training import Job, Recipe, Training, Watch
+from server_side.training_folder import TrainingFolder
+
+LABEL = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A finished search and a place for an experiment on it. `options` are those of the experiment; `found` is what `find`
+    told in results.json, and `chosen` the round that its ticket came from; `path` is the experiment's own folder."""
+
+    search: Search
+    rounds: list[Round]
+    found: dict[str, Any]
+    options: Any
+    path: Path
+    watch: Watch
+
+    @property
+    def chosen(self) -> Round:
+        return self.rounds[int(self.found["round"])]
+
+    @property
+    def seeds(self) -> range:
+        return self.search.seeds
+
+    def ticket_start(self, seed: int) -> Values:
+        """The weights that the chosen round's ticket of `seed` started from, pruned ones 0."""
+        return apply_masks(self.chosen.start[seed], self.chosen.masks[seed])
+
+    def train(
+        self,
+        stage: str,
+        jobs: Iterable[Job],
+        *,
+        model: Model | None = None,
+        recipe: Recipe | None = None,
+        split: Split | None = None,
+    ) -> dict[str, Training]:
+        """Every job by its name, by the search's engine, with its model, recipe and data unless others are given; what the
+        folder of `stage` holds is taken from there. Raises Interrupted as a search does. A stage is trained once, with all
+        its jobs: those that are stacked share their bits with the others of the stack."""
+        jobs = list(jobs)
+        assert len({job.name for job in jobs}) == len(jobs), "two jobs of one name"
+        self.watch.begin(f"{stage}, {len(jobs)} networks")
+        ours = self.search.stage(TrainingFolder(self.path / stage))
+        ours = replace(ours, model=model or ours.model, recipe=recipe or ours.recipe, split=split or ours.split)
+        return replace(ours, watch=self.watch).train(jobs)
+
+    def model(self, width: float) -> Model:
+        """The search's model with its hidden widths multiplied by `width`; raises UsageError where it has no such argument."""
+        return _of_width(self.search.model.name, self.search.data.input_shape, self.search.data.classes, width)
+
+    def accuracies(self, networks: list[Values], *, model: Model | None = None) -> NDArray[np.float64]:
+        """(networks,) accuracy on the test part of networks with these weights, as they are."""
+        device = self.search.device()
+        program = StackedProgram((model or self.search.model).factory().to(device))
+        split = self.search.split
+        test = torch.from_numpy(split.x_test).to(device), torch.from_numpy(split.y_test).to(device)
+        found = []
+        for first in range(0, len(networks), STACK_SIZE):
+            some = networks[first : first + STACK_SIZE]
+            stack = {name: torch.from_numpy(np.stack([values[name] for values in some])).to(device) for name in some[0]}
+            found.append(program.evaluate(stack, test)[1])
+        return np.concatenate(found)
+
+    def begin(self, name: str) -> None:
+        """Makes the folder for experiment `name`; raises UsageError where it belongs to another experiment, other options or
+        another search."""
+        identity = self._identity(name)
+        path = self.path / "identity.json"
+        if path.exists():
+            _check_same(self.path, _read(path), identity)
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_file(path, json.dumps(identity, indent=1, sort_keys=True).encode())
+
+    def conclude(self, name: str, stages: list[tuple[str, int, int]], result: dict[str, Any]) -> dict[str, Any]:
+        """Writes results.json and renews the run's report; returns what --json prints."""
+        told = {
+            **self._identity(name),
+            "label": self.path.name,
+            "trainings": sum(trainings for _, trainings, _ in stages),
+            "steps": sum(steps for _, _, steps in stages),
+            "result": result,
+        }
+        write_file(self.path / "results.json", json.dumps(told, indent=1, allow_nan=False).encode())
+        search = self.search
+        page = search.directory.path / "report.html"
+        ticket = load_ticket(search.directory.path / "ticket")
+        write_file(page, report.render(search, self.rounds, self.chosen, ticket, self.found).encode())
+        return {**told, "report": str(page)}
+
+    def _identity(self, name: str) -> dict[str, Any]:
+        run = self.search.directory
+        digest = hashlib.sha256(json.dumps([run.options, run.facts], sort_keys=True).encode()).hexdigest()
+        options = {} if self.options is None else dataclasses.asdict(self.options)
+        known = json.loads(json.dumps(options))
+        return {"experiment": name, "options": known, "search": digest, "ticket_hash": self.found["ticket_hash"]}
+
+
+def open_lab(run: Path, label: str, options: Any, watch: Watch) -> Lab:
+    """The lab of a run directory for an experiment called `label`; nothing is written. Raises UsageError where the run is
+    damaged, not finished, or of other data or versions than there are now."""
+    if not LABEL.fullmatch(label):
+        raise UsageError(f"label '{label}': take small letters, digits, dots and dashes")
+    kept = kept_options(run)
+    if not kept:
+        raise UsageError(f"run directory '{run}' holds no search; find a ticket first, or name its directory")
+    if unknown := sorted(set(kept) - {field.name for field in fields(Options)}):
+        raise UsageError(f"run directory '{run}' was begun with '{unknown[0]}', which is unknown here; find it anew")
+    search = prepare(Options(**{**kept, "output_dir": str(run), "quiet": True}), watch)
+    torch.set_num_threads(search.options.threads)
+    found = _read(run / "results.json")
+    if not found.get("complete"):
+        raise _unfinished(run)
+    found |= {"ticket": str(run / "ticket"), "report": str(run / "report.html")}  # the run may have been moved
+    finished = _Finished(**{field.name: getattr(search, field.name) for field in fields(search)})
+    there, _ = finished.with_rewind_step()
+    rounds = there.run(lambda rounds: len(rounds) == len(found["rounds"]))
+    search = replace(search, rewind_step=there.rewind_step)
+    return Lab(search, rounds, found, options, run / FOLDER / label, watch)
+
+
+@functools.cache
+def _of_width(name: str, input_shape: tuple[int, ...], classes: int, width: float) -> Model:
+    return load_model(name, input_shape, classes, width)
+
+
+class _Finished(Search):
+    """A search all of whose trainings are on disk."""
+
+    def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
+        folder = self.directory.round_folder(number)
+        trainings = {job.name: folder.load(job) for job in jobs}
+        if None in trainings.values():
+            raise _unfinished(self.directory.path)
+        return {name: training for name, training in trainings.items() if training is not None}
+
+
+def _unfinished(run: Path) -> UsageError:
+    return UsageError(
+        f"the search in '{run}' is not finished; let python -m server_side.find --config {run}/config.json --output-dir {run} end"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none, or a damaged one."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _check_same(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises UsageError naming what differs."""
+    remedy = "give it a --label of its own, or remove that folder"
+    if there.get("experiment") != wanted["experiment"]:
+        raise UsageError(f"'{path}' holds experiment {there.get('experiment')}, not {wanted['experiment']}; {remedy}")
+    for name in ("search", "ticket_hash"):
+        if there.get(name) != wanted[name]:
+            raise UsageError(f"'{path}' holds an experiment on another search; {remedy}")
+    for name in sorted({*there["options"], *wanted["options"]}):
+        before, now = there["options"].get(name), wanted["options"].get(name)
+        if before != now:
+            raise UsageError(f"'{path}' holds an experiment with {name} {before!r}, not {now!r}; {remedy}")
