@@ -45,6 +45,7 @@ class Recorder:
         self._told("drop", number)
 
     def log_training(self, number: int, name: str, curves: Curves) -> None:
+        assert all(steps and np.isfinite(values).all() for steps, values in curves.values())
         self._told("training", number, name)
 
     def log_round(self, number: int, figures: Mapping[str, float]) -> None:
