@@ -258,8 +258,10 @@ class Search:
         for number in range(1, len(whole.rungs)):
             try:
                 masks = methods.at_random(keeper, self.options.seed, number)
-            except LayerCollapse:  # at random; a search may do better, and goes on until a ticket fits
-                return whole
+            except LayerCollapse:
+                if not whole.is_global:
+                    break
+                return whole  # at random; a search may do better, and goes on until a ticket fits
             found = self._footprint(apply_masks(start, masks), masks)
             if found.fits(self.limits):
                 return replace(whole, rungs=whole.rungs[: number + 1 + ROUNDS_BEYOND])

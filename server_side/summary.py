@@ -48,7 +48,7 @@ def conclude(
     best = chosen(search, rounds)
     judged = _judged(search, rounds, best, instability)
     taken = _footprint(search, best) if search.limits else None
-    card = _card(search, best, judged[best.number], taken.batch if taken else search.recipe.batch)
+    card = _card(search, best, taken.batch if taken else search.recipe.batch)
     ticket = search.ticket(best, card)
     path = _save(ticket, search.directory.path / "ticket")
     result: dict[str, Any] = {
@@ -277,15 +277,22 @@ def _round(search: Search, r: Round, judged: dict[str, Any] | None) -> dict[str,
 
 
 def _footprint(search: Search, r: Round) -> Footprint:
-    """What the ticket of round `r` takes on a device."""
-    judged = verdict.judge(r.measured, r.density, search.tolerance, len(search.ladder.rungs) - 1)
-    return footprint(search.ticket(r, _card(search, r, judged, search.recipe.batch)), search.limits)
+    """What the ticket of round `r` takes on a device: found once in a run, for no two measurements of a time agree."""
+    path = search.directory.round_folder(r.number).path / "footprint.json"
+    try:
+        return Footprint(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        found = footprint(search.ticket(r, _card(search, r, search.recipe.batch)), search.limits)
+        write_file(path, json.dumps(found.to_json()).encode())
+        return found
 
 
-def _card(search: Search, chosen: Round, judged: dict[str, Any], batch: int) -> dict[str, Any]:
+def _card(search: Search, chosen: Round, batch: int) -> dict[str, Any]:
     """What devices and people need to know of the ticket. It is hashed, so nothing is in it that the same search on another
-    machine would have otherwise: no path, no thread, no time."""
+    machine would have otherwise: no path, no thread, no time. Its verdict is that by which the ticket was chosen: stability
+    is measured of the chosen ticket alone, and stands in results.json."""
     recipe = replace(search.recipe, batch=batch)
+    judged = verdict.judge(chosen.measured, chosen.density, search.tolerance, len(search.ladder.rungs) - 1)
     seed = search.best_seed(chosen)
     options = {name: value for name, value in search.options.identity().items() if name not in ("data", "threads")}
     return {
