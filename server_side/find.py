@@ -2,9 +2,10 @@
 
     python -m server_side.find                                                     # digits, about a minute
     python -m server_side.find --data idx:DIR --model lenet-300-100 --rounds 20    # the paper's protocol
+    torchrun --nproc-per-node 4 -m server_side.find ...                            # the same by several workers
 
-Exit codes: 0 a matching ticket was found; 1 failure; 2 bad usage or data; 3 finished, but no ticket matched; 130
-interrupted (the same command goes on). Everything but the result goes to stderr.
+Exit codes: 0 a matching ticket was found; 1 failure; 2 bad usage or data; 3 finished, but no ticket matched (under torchrun
+0: it takes all else for a failure); 130 interrupted (the same command goes on). Everything but the result goes to stderr.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from export.ticket import TicketError
 from server_side.errors import UsageError
@@ -28,8 +29,9 @@ from server_side.steps import parse_steps
 
 if TYPE_CHECKING:
     from server_side.progress import Progress
-    from server_side.search import Search
+    from server_side.search import Round, Search
     from server_side.training import Recipe, Watch
+    from server_side.workers import Worker
 
 EXIT_FOUND, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 2, 3, 130
 
@@ -57,40 +59,71 @@ def find(options: Options) -> int:
     from server_side import summary
     from server_side.progress import Progress
     from server_side.training import Interrupted
+    from server_side.workers import Worker, in_turn
 
+    worker = Worker.of_environment(os.environ)
+    speaks = worker.rank == 0
+    options = replace(options, quiet=options.quiet or not speaks)
     progress = Progress(quiet=options.quiet)
-    search = prepare(options, progress)
+    search = prepare(options, progress, worker)
     torch.set_num_threads(search.options.threads)
+    if search.options.accelerator == "cuda":
+        torch.cuda.set_device(worker.local_rank)
     progress.show_plan(search)
     if options.dry_run:
-        if options.json:
+        if options.json and speaks:
             print(json.dumps(summary.plan(search), allow_nan=False))
         return EXIT_FOUND
-    search.directory.create()
+    directory = search.directory
+
+    def record(rounds: list[Round]) -> None:
+        with in_turn(directory.path):
+            summary.record(search, rounds)
+
     started = time.monotonic()
-    with search.directory.locked(), _stopping_at_signals(progress, search.directory.path):
+    with directory.locked(worker.launch), _stopping_at_signals(progress, directory.path):
         try:
             with progress.shown():
-                rounds = search.run(lambda rounds: summary.record(search, rounds))
+                rounds = search.run(record)
         except Interrupted:
-            print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
+            if speaks:
+                print(f"find: interrupted; the same command goes on from {directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
-        result = summary.conclude(search, rounds, seconds=time.monotonic() - started)
-    print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
-    return EXIT_FOUND if result["verdict"]["matching"] else EXIT_NO_MATCH
+        result = _concluded(search, rounds, seconds=time.monotonic() - started)
+    if speaks:
+        print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
+    return EXIT_FOUND if result["verdict"]["matching"] or worker.is_watched else EXIT_NO_MATCH
 
 
-def prepare(options: Options, watch: Watch) -> Search:
-    """Loads and checks data and model, decides every option and reads the run directory; nothing is trained or written."""
+def _concluded(search: Search, rounds: list[Round], seconds: float) -> dict[str, Any]:
+    """The result: the first worker writes it, the others read it."""
+    from server_side import summary
+    from server_side.workers import in_turn
+
+    directory = search.directory
+    with in_turn(directory.path):
+        if directory.concluded.exists():
+            return dict(json.loads((directory.path / "results.json").read_text()))
+        result = summary.conclude(search, rounds, seconds)
+        directory.concluded.touch()
+        return result
+
+
+def prepare(options: Options, watch: Watch, worker: Worker | None = None) -> Search:
+    """Loads and checks data and model, decides every option and reads the run directory; nothing is trained or written.
+    `worker`: who this process is, alone without it."""
     import torch
 
     from server_side.data import load_data, split
+    from server_side.methods import MOVING
     from server_side.models import load_model
     from server_side.presets import PRESETS
     from server_side.run_directory import RunDirectory, kept_options
     from server_side.search import Search
     from server_side.summary import check_ticket_there
+    from server_side.workers import Team, Worker
 
+    worker = worker or Worker.alone()
     name = options.model or ("lenet-300-100-digits" if options.data == "digits" else None)
     if name is None:
         raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
@@ -102,13 +135,20 @@ def prepare(options: Options, watch: Watch) -> Search:
     recipe, rewind_step = _recipe(options, len(parts.x_train), data.input_shape)
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
     path = Path(options.output_dir or f"runs/{slug}")
-    options = options.settled(kept_options(path), torch.cuda.is_available())
+    options = options.settled(kept_options(path), torch.cuda.is_available(), worker.local_size)
     if options.accelerator == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "accelerator cuda: PyTorch finds no CUDA device here; take --accelerator cpu, with a directory of its own"
         )
+    if options.accelerator == "cuda" and worker.local_size > torch.cuda.device_count():
+        raise UsageError(
+            f"{worker.local_size} workers on a machine with {torch.cuda.device_count()} CUDA devices; start one a device"
+        )
+    if options.stack_size and options.engine == "device" and options.method not in MOVING:
+        raise UsageError(f"stack_size {options.stack_size} with engine device: it has no stacks; leave it out")
     directory = RunDirectory(path, options.identity(), data.fingerprint, versions())
-    search = Search(options, data, parts, model, recipe, rewind_step, directory, watch)
+    team = Team(path, worker, watch)
+    search = Search(options, data, parts, model, recipe, rewind_step, directory, watch, team)
     if (problem := search.untrainable()) is not None:
         raise UsageError(f"model '{name}': {problem}")
     if len(search.ladder.rungs) < 2:

@@ -20,6 +20,7 @@ AT_LEAST = {
     "reinits": 0,
     "shuffles": 0,
     "batch": 1,
+    "stack_size": 1,
     "threads": 0,
 }
 OPEN_SHARES = ("target_density", "prune_fraction", "output_prune_fraction")

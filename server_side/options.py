@@ -161,8 +161,11 @@ class Options:
     engine: Literal["auto", "stacked", "device"] = "auto"
     """stacked: up to 64 replicas in one batched PyTorch program; device: the sparse runtime that trains tickets on phones,
     a replica a CPU thread; auto: stacked on a GPU, device on a CPU, or what the run directory was begun with"""
+    stack_size: int | None = None
+    """of the stacked engine: how many replicas make one program at most (default: 64). Workers share whole programs, so take
+    fewer where there are fewer programs than workers; the bits may be others for another number"""
     threads: int = 0
-    """CPU threads (default: all cores); the stacked engine on a CPU gives the same bits for the same number only"""
+    """CPU threads of a worker (default: all cores, by the workers of the machine); the stacked engine on a CPU gives the same bits for the same number only"""
     output_dir: str | None = None
     """run directory (default: runs/MODEL-DATA); the same command goes on with what is there"""
     quiet: bool = False
@@ -231,16 +234,17 @@ class Options:
         share = 1 - self.target_density ** (1 / self.rounds)
         return {"prune_fraction": share, "output_prune_fraction": share, "prune_fractions": {}}
 
-    def settled(self, kept: Mapping[str, Any], has_cuda: bool) -> Options:
+    def settled(self, kept: Mapping[str, Any], has_cuda: bool, workers: int = 1) -> Options:
         """The same with what was left to the machine decided: as `kept`, the config of the run that goes on, has it, else
-        by this machine. So no run mixes engines, and the config says with what it was made."""
+        by this machine, which `workers` share. So no run mixes engines, and the config says with what it was made."""
         accelerator, engine = self.accelerator, self.engine
         if accelerator == "auto":
             accelerator = _kept(kept, "accelerator") or ("cuda" if has_cuda and engine != "device" else "cpu")
         if engine == "auto":
             engine = _kept(kept, "engine") or ("stacked" if accelerator == "cuda" else "device")
         there = kept.get("threads")
-        threads = self.threads or (there if type(there) is int and there > 0 else 0) or os.cpu_count() or 1
+        own = max(1, (os.cpu_count() or 1) // workers)
+        threads = self.threads or (there if type(there) is int and there > 0 else 0) or own
         return dataclasses.replace(self, accelerator=accelerator, engine=engine, threads=threads)
 
     def filled(self, name: str) -> Any:

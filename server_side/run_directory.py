@@ -1,6 +1,7 @@
 """What a search has finished, on disk: one file a training, written atomically, so that a killed run goes on.
 
-    config.json   run.json   rounds/03/seed0-ticket.npz   rounds/03/*.partial.npz, *.pt (under way)   results.json   report.html   ticket/
+    config.json   run.json   rounds/03/seed0-ticket.npz   rounds/03/*.partial.npz, *.pt, *.claim (under way)   results.json
+    report.html   ticket/
 
 config.json holds the options, run.json what else decides the bits: the data's SHA-256 and the versions of packages. Only
 trainings whose weights are needed again (dense, ticket) have them. Masks are recomputed from the weights.
@@ -9,6 +10,7 @@ trainings whose weights are needed again (dense, ticket) have them. Masks are re
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import re
@@ -17,17 +19,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from export.atomic import write_file
 from server_side.errors import UsageError
 from server_side.training import Job, Training
+from server_side.workers import CLAIM, STOP, in_turn, lock
 
 CURVES = ("steps", "train_loss", "validation_loss", "validation_accuracy", "early_accuracy", "final_accuracy")
 BEGUN = ("run.json",)  # what a start that was killed may leave without a config.json
 SCRATCH = re.compile(r"\..+-[0-9a-f]{16}")  # what atomic.py leaves when it is killed
+CONCLUDED = ".concluded"
 DIVERGED = "diverged_step"  # -1: it did not
 WEIGHTS = ("early", "final", "masks")
 SNAPSHOT = "snapshot"  # and its step
@@ -40,16 +44,18 @@ class RunDirectory:
     def __init__(self, path: Path, options: dict[str, Any], data_sha256: str, versions: Mapping[str, str]) -> None:
         self.path, self.options = path, options
         self.facts: dict[str, Any] = {"data_sha256": data_sha256, "versions": dict(versions)}
-        self._new = not (path / "config.json").exists()
-        if not self._new:
+        foreign = path.exists() and any(there.name not in BEGUN and there.name[0] != "." for there in path.iterdir())
+        if (path / "config.json").exists():  # asked after the other: another worker may just be making it
             self._check_same()
-        elif path.exists() and any(there.name not in BEGUN and there.name[0] != "." for there in path.iterdir()):
+        elif foreign:
             raise UsageError(f"output_dir '{path}' holds other files; name an empty directory")
 
     def create(self) -> None:
-        """Makes the directory and its config.json, if they are not there."""
-        if self._new:
-            self.path.mkdir(parents=True, exist_ok=True)
+        """Makes the directory and its config.json, or checks those that have come there since."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if (self.path / "config.json").exists():
+            self._check_same()
+        else:
             write_file(self.path / "run.json", _json(self.facts))
             write_file(self.path / "config.json", _json(self.options))
 
@@ -79,28 +85,47 @@ class RunDirectory:
                 )
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second process out of the directory and clears away what a killed one was writing; the lock dies with
-        its process."""
-        import fcntl
-
-        with open(self.path / ".lock", "w") as file:
+    def locked(self, launch: str) -> Iterator[None]:
+        """Makes the directory, lets in the workers of one `launch` and keeps all other processes out. The first one clears
+        away what killed ones have left; the lock dies with its process."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a+") as members:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with in_turn(self.path):
+                    self._admit(members, launch)
             except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
                 raise UsageError(
-                    f"output_dir '{self.path}' is in use by another search; wait or name another"
+                    f"output_dir '{self.path}': its file system cannot lock ({error.strerror}); name one on another"
                 ) from error
-            self._clear_scratch()
             yield
 
-    def _clear_scratch(self) -> None:
-        for path in [*self.path.iterdir(), *self.path.glob("rounds/*/.*")]:
-            if SCRATCH.fullmatch(path.name):
+    def _admit(self, members: IO[str], launch: str) -> None:
+        if lock(members):
+            self._clear_away()
+            members.truncate(0)
+            members.write(launch)
+            members.flush()
+        else:
+            members.seek(0)
+            if members.read() != launch:
+                raise UsageError(f"output_dir '{self.path}' is in use by another search; wait or name another")
+        lock(members, shared=True)  # whoever asks, asks in turn
+        self.create()
+
+    def _clear_away(self) -> None:
+        for path in [*self.path.iterdir(), *self.path.glob("rounds/*/.*"), *self.path.glob(f"rounds/*/*{CLAIM}")]:
+            if SCRATCH.fullmatch(path.name) or path.name in (STOP, CONCLUDED) or path.suffix == CLAIM:
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
                     path.unlink()
+
+    @property
+    def concluded(self) -> Path:
+        """There once a worker has written the result, until the next launch."""
+        return self.path / CONCLUDED
 
     def round_path(self, round_number: int) -> Path:
         path = self.path / "rounds" / f"{round_number:02d}"

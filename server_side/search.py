@@ -10,6 +10,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from server_side.seeds import derive, generator
 from server_side.stacked import StackedEngine
 from server_side.training import Job, Recipe, Training, Watch, evaluation_steps
 from server_side.verdict import Measured
+from server_side.workers import Claim, Team, Unit
 
 STACK_SIZE = 64
 
@@ -61,6 +63,7 @@ class Search:
     rewind_step: int
     directory: RunDirectory
     watch: Watch
+    team: Team
 
     @property
     def seeds(self) -> range:
@@ -179,8 +182,15 @@ class Search:
 
     def warnings(self) -> list[str]:
         """What a user should know before a long search."""
-        unfit = self._unfit
-        return [f"{unfit}: the ticket can be found, but no .tkt for devices can be made of it"] if unfit else []
+        told = []
+        if (unfit := self._unfit) is not None:
+            told.append(f"{unfit}: the ticket can be found, but no .tkt for devices can be made of it")
+        together = 1 if self.on_device_engine else self.options.stack_size or STACK_SIZE
+        workers, trainings = self.team.worker.size, self.training_count(1)
+        if workers > (shared := -(-trainings // together)):
+            less = "" if together == 1 else f"; --stack-size {max(1, trainings // workers)} gives them more"
+            told.append(f"{workers} workers share about {shared} programs a round, and some have nothing to do{less}")
+        return told
 
     @functools.cached_property
     def _unfit(self) -> str | None:
@@ -238,46 +248,62 @@ class Search:
     def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
         self.watch.begin_round(number, self._density({job.seed: job.masks for job in jobs}), len(jobs))
-        done = {job.name: self.directory.load(number, job) for job in jobs}
-        trainings = {name: training for name, training in done.items() if training is not None}
+        trainings: dict[str, Training] = {}
+
+        def is_done(unit: Unit) -> bool:
+            for job in unit.jobs:
+                if job.name not in trainings and (training := self.directory.load(number, job)) is not None:
+                    trainings[job.name] = training
+            done = all(job.name in trainings for job in unit.jobs)
+            if done:  # a kill may have come between the training and the end of its checkpoint
+                unit.checkpoint.unlink(missing_ok=True)
+            return done
 
         def finished(job: Job, training: Training) -> None:
             self.directory.save(number, job, training)
             trainings[job.name] = training
-            self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
 
         if self.on_device_engine and all(job.moving is None for job in jobs):
-            from server_side.device_engine import DeviceEngine  # needs the compiled core: only where it is used
-
-            there = [job for job in jobs if job.name in trainings]
-            self._advance_finished(there)
-            for job in there:  # a kill may have come between the training and the end of its checkpoint
-                self.directory.job_checkpoint(number, job).unlink(missing_ok=True)
-            engine = DeviceEngine(self.model.network, self.split, self.recipe, self.options.threads)
-            left = {job.name: self.directory.job_checkpoint(number, job) for job in jobs if job.name not in trainings}
-            engine.train([job for job in jobs if job.name in left], left, self.watch, finished)
+            units = [self._unit([job], self.directory.job_checkpoint(number, job)) for job in jobs]
+            self.team.work_off(units, is_done, functools.partial(self._train_on_device_engine, finished))
         else:
-            for position, stack in enumerate(_stacks(jobs)):
-                self._train_stack(number, position, stack, trainings)
+            stacks = enumerate(self._stacks(jobs))
+            units = [self._unit(s, self.directory.stack_checkpoint(number, s[0].kind, i)) for i, s in stacks]
+            self.team.work_off(units, is_done, functools.partial(self._train_stacks, finished))
         return {job.name: trainings[job.name] for job in jobs}
 
-    def _train_stack(self, number: int, position: int, stack: list[Job], trainings: dict[str, Training]) -> None:
+    def _stacks(self, jobs: list[Job]) -> list[list[Job]]:
+        """Jobs that are trained as one program: of the same steps, rates and moves of masks, and not too many together. The
+        number of workers is no part of it."""
+        by_start: dict[Any, list[Job]] = defaultdict(list)
+        for job in jobs:
+            by_start[job.first_step, job.holds_rate, job.moving].append(job)
+        size = self.options.stack_size or STACK_SIZE
+        return [group[i : i + size] for group in by_start.values() for i in range(0, len(group), size)]
+
+    def _unit(self, jobs: list[Job], checkpoint: Path) -> Unit:
+        return Unit(tuple(jobs), checkpoint, sum(self.recipe.steps - job.first_step for job in jobs))
+
+    def _train_on_device_engine(
+        self, finished: Callable[[Job, Training], None], units: list[Unit], claim: Claim
+    ) -> None:
+        from server_side.device_engine import DeviceEngine  # needs the compiled core: only where it is used
+
+        of_job = {unit.jobs[0].name: unit for unit in units}
+        checkpoints = {name: unit.checkpoint for name, unit in of_job.items()}
+        engine = DeviceEngine(self.model.network, self.split, self.recipe, self.options.threads)
+        engine.train([unit.jobs[0] for unit in units], checkpoints, lambda job: claim(of_job[job.name]), finished)
+
+    def _train_stacks(self, finished: Callable[[Job, Training], None], units: list[Unit], claim: Claim) -> None:
         """A stack is trained whole or not at all: in another grouping its bits might differ."""
-        checkpoint = self.directory.stack_checkpoint(number, stack[0].kind, position)
-        if all(job.name in trainings for job in stack):
-            self._advance_finished(stack)
-            checkpoint.unlink(missing_ok=True)
-            return
-        for job, training in zip(stack, self._stacked().train(stack, checkpoint, self.watch), strict=True):
-            self.directory.save(number, job, training)
-            trainings[job.name] = training
-        checkpoint.unlink(missing_ok=True)
-
-    def _advance_finished(self, jobs: list[Job]) -> None:
-        self.watch.advanced(sum(self.recipe.steps - job.first_step for job in jobs), np.nan, np.nan)
-
-    def _stacked(self) -> StackedEngine:
-        return StackedEngine(self.model, self.split, self.recipe, self.device())
+        engine = StackedEngine(self.model, self.split, self.recipe, self.device())
+        for unit in units:
+            with claim(unit) as watch:
+                if watch is not None:
+                    for job, training in zip(
+                        unit.jobs, engine.train(list(unit.jobs), unit.checkpoint, watch), strict=True
+                    ):
+                        finished(job, training)
 
     def _density(self, masks: dict[int, Masks]) -> float:
         """Share of live weights among all that could be pruned; every seed has the same, but for groups."""
@@ -329,14 +355,6 @@ def _figure(training: Training, name: str) -> float:
         "validation_accuracy": float(training.validation_accuracy[training.early_index]),
         "early_stop": float(training.early_step),
     }[name]
-
-
-def _stacks(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs that are trained as one program: of the same steps, rates and moves of masks, at most STACK_SIZE together."""
-    by_start: dict[Any, list[Job]] = defaultdict(list)
-    for job in jobs:
-        by_start[job.first_step, job.holds_rate, job.moving].append(job)
-    return [group[i : i + STACK_SIZE] for group in by_start.values() for i in range(0, len(group), STACK_SIZE)]
 
 
 def _dense(rounds: list[Round], seed: int) -> Training:
