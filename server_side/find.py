@@ -11,6 +11,7 @@ Exit codes: 0 a matching ticket was found; 1 failure; 2 bad usage or data; 3 fin
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -115,8 +116,8 @@ def prepare(options: Options, watch: Watch, worker: Worker | None = None) -> Sea
     import torch
 
     from server_side.data import load_data, split
-    from server_side.methods import MOVING
     from server_side.models import load_model
+    from server_side.option_rules import check_settled
     from server_side.presets import PRESETS
     from server_side.run_directory import RunDirectory, kept_options
     from server_side.search import Search
@@ -135,7 +136,7 @@ def prepare(options: Options, watch: Watch, worker: Worker | None = None) -> Sea
     recipe, rewind_step = _recipe(options, len(parts.x_train), data.input_shape)
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
     path = Path(options.output_dir or f"runs/{slug}")
-    options = options.settled(kept_options(path), torch.cuda.is_available(), worker.local_size)
+    options = options.settled(kept_options(path), torch.cuda.is_available(), worker.local_size, worker.size)
     if options.accelerator == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "accelerator cuda: PyTorch finds no CUDA device here; take --accelerator cpu, with a directory of its own"
@@ -144,8 +145,9 @@ def prepare(options: Options, watch: Watch, worker: Worker | None = None) -> Sea
         raise UsageError(
             f"{worker.local_size} workers on a machine with {torch.cuda.device_count()} CUDA devices; start one a device"
         )
-    if options.stack_size and options.engine == "device" and options.method not in MOVING:
-        raise UsageError(f"stack_size {options.stack_size} with engine device: it has no stacks; leave it out")
+    check_settled(options, worker.size)
+    if options.engine == "fabric" and importlib.util.find_spec("lightning_fabric") is None:
+        raise UsageError("engine fabric: lightning-fabric is missing; pip install '.[large]'")
     directory = RunDirectory(path, options.identity(), data.fingerprint, versions())
     team = Team(path, worker, watch)
     search = Search(options, data, parts, model, recipe, rewind_step, directory, watch, team)

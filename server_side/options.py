@@ -158,9 +158,14 @@ class Options:
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train; auto takes a CUDA device if there is one, or what the run directory was begun with"""
-    engine: Literal["auto", "stacked", "device"] = "auto"
+    engine: Literal["auto", "stacked", "device", "fabric"] = "auto"
     """stacked: up to 64 replicas in one batched PyTorch program; device: the sparse runtime that trains tickets on phones,
-    a replica a CPU thread; auto: stacked on a GPU, device on a CPU, or what the run directory was begun with"""
+    a replica a CPU thread; fabric: one replica at a time, for networks that fill a GPU (pip install '.[large]'); auto: stacked on a GPU, device on a CPU, or what the run directory was begun with"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None
+    """of the fabric engine: float32 (default), or with products in bfloat16 or half floats"""
+    replica_workers: int | None = None
+    """of the fabric engine: in rounds of fewer replicas than these, so many workers, all of the launch, train each replica
+    together, every one a part of its batches (default: all, if they are more than the seeds, else 1); the bits depend on it"""
     stack_size: int | None = None
     """of the stacked engine: how many replicas make one program at most (default: 64). Workers share whole programs, so take
     fewer where there are fewer programs than workers; the bits may be others for another number"""
@@ -234,18 +239,30 @@ class Options:
         share = 1 - self.target_density ** (1 / self.rounds)
         return {"prune_fraction": share, "output_prune_fraction": share, "prune_fractions": {}}
 
-    def settled(self, kept: Mapping[str, Any], has_cuda: bool, workers: int = 1) -> Options:
+    def settled(self, kept: Mapping[str, Any], has_cuda: bool, local_workers: int = 1, workers: int = 1) -> Options:
         """The same with what was left to the machine decided: as `kept`, the config of the run that goes on, has it, else
-        by this machine, which `workers` share. So no run mixes engines, and the config says with what it was made."""
+        by this machine, which `local_workers` of all `workers` share. So no run mixes engines, and the config says with
+        what it was made."""
         accelerator, engine = self.accelerator, self.engine
         if accelerator == "auto":
             accelerator = _kept(kept, "accelerator") or ("cuda" if has_cuda and engine != "device" else "cpu")
         if engine == "auto":
             engine = _kept(kept, "engine") or ("stacked" if accelerator == "cuda" else "device")
         there = kept.get("threads")
-        own = max(1, (os.cpu_count() or 1) // workers)
+        own = max(1, (os.cpu_count() or 1) // local_workers)
         threads = self.threads or (there if type(there) is int and there > 0 else 0) or own
-        return dataclasses.replace(self, accelerator=accelerator, engine=engine, threads=threads)
+        precision, together = self.precision, self.replica_workers
+        if engine == "fabric":
+            precision = precision or kept.get("precision") or "32-true"
+            together = together or kept.get("replica_workers") or (workers if workers > self.seeds else 1)
+        return dataclasses.replace(
+            self,
+            accelerator=accelerator,
+            engine=engine,
+            threads=threads,
+            precision=precision,
+            replica_workers=together,
+        )
 
     def filled(self, name: str) -> Any:
         """The value of an option that `resolve` has filled."""
@@ -257,12 +274,12 @@ class Options:
         """What decides the result, of settled options: all but where it is written, how it is shown and, where no bit
         depends on them, the threads."""
         free = ["output_dir", "quiet", "json", "dry_run"]
-        if (self.engine, self.accelerator) != ("stacked", "cpu"):
+        if self.engine == "device" or self.accelerator != "cpu":
             free.append("threads")
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in free}
 
 
 def _kept(kept: Mapping[str, Any], name: str) -> Any:
     """The value of an option with `auto` in a run's config, or None if there is none that could be meant."""
-    known = {"accelerator": ("cpu", "cuda"), "engine": ("stacked", "device")}
+    known = {"accelerator": ("cpu", "cuda"), "engine": ("stacked", "device", "fabric")}
     return kept.get(name) if kept.get(name) in known[name] else None

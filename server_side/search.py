@@ -185,7 +185,7 @@ class Search:
         told = []
         if (unfit := self._unfit) is not None:
             told.append(f"{unfit}: the ticket can be found, but no .tkt for devices can be made of it")
-        together = 1 if self.on_device_engine else self.options.stack_size or STACK_SIZE
+        together = (self.options.stack_size or STACK_SIZE) if self.options.engine == "stacked" else 1
         workers, trainings = self.team.worker.size, self.training_count(1)
         if workers > (shared := -(-trainings // together)):
             less = "" if together == 1 else f"; --stack-size {max(1, trainings // workers)} gives them more"
@@ -249,6 +249,7 @@ class Search:
         """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
         self.watch.begin_round(number, self._density({job.seed: job.masks for job in jobs}), len(jobs))
         trainings: dict[str, Training] = {}
+        together = len(jobs) < (self.options.replica_workers or 1)
 
         def is_done(unit: Unit) -> bool:
             for job in unit.jobs:
@@ -260,12 +261,16 @@ class Search:
             return done
 
         def finished(job: Job, training: Training) -> None:
-            self.directory.save(number, job, training)
+            if self.team.worker.rank == 0 or not together:
+                self.directory.save(number, job, training)
             trainings[job.name] = training
 
-        if self.on_device_engine and all(job.moving is None for job in jobs):
+        if self.options.engine != "stacked" and all(job.moving is None for job in jobs):
             units = [self._unit([job], self.directory.job_checkpoint(number, job)) for job in jobs]
-            self.team.work_off(units, is_done, functools.partial(self._train_on_device_engine, finished))
+            train = functools.partial(self._train_on_device_engine, finished)
+            if not self.on_device_engine:
+                train = functools.partial(self._train_large, finished, together)
+            self.team.work_off(units, is_done, train)
         else:
             stacks = enumerate(self._stacks(jobs))
             units = [self._unit(s, self.directory.stack_checkpoint(number, s[0].kind, i)) for i, s in stacks]
@@ -293,6 +298,14 @@ class Search:
         checkpoints = {name: unit.checkpoint for name, unit in of_job.items()}
         engine = DeviceEngine(self.model.network, self.split, self.recipe, self.options.threads)
         engine.train([unit.jobs[0] for unit in units], checkpoints, lambda job: claim(of_job[job.name]), finished)
+
+    def _train_large(
+        self, finished: Callable[[Job, Training], None], together: bool, units: list[Unit], claim: Claim
+    ) -> None:
+        from server_side.fabric_engine import FabricEngine  # an extra of the package
+
+        engine = FabricEngine(self.model, self.split, self.recipe, self.options, self.team.worker, together=together)
+        engine.train(units, claim, self.watch, finished)
 
     def _train_stacks(self, finished: Callable[[Job, Training], None], units: list[Unit], claim: Claim) -> None:
         """A stack is trained whole or not at all: in another grouping its bits might differ."""

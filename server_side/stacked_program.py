@@ -6,6 +6,8 @@ for every replica. Knows nothing of jobs, masks or optimizers.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -41,8 +43,7 @@ class StackedProgram:
     ) -> None:
         self.module, self.label_smoothing, self.trains = module, label_smoothing, trains
         self.parameter_names = tuple(name for name, _ in module.named_parameters())
-        drops = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
-        self.draws = drops or (trains is not None and trains.draws)
+        self.draws = drops(module) or (trains is not None and trains.draws)
         self._in_training = [
             part for part in module.modules() if part.training
         ]  # a frozen batch norm is not among them
@@ -92,3 +93,16 @@ class StackedProgram:
                 loss += losses.view(len(scores), -1).double().sum(1)
                 hits += (scores.argmax(2) == labels).double().sum(1)
         return (loss / len(x)).cpu().numpy(), (hits / len(x)).cpu().numpy()
+
+
+def drops(module: nn.Module) -> bool:
+    """Whether training draws random numbers for dropout."""
+    return any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draws by `seed` on `device`; torch's generators are as before afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
