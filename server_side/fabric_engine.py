@@ -232,7 +232,7 @@ class _Run:
             "curves": torch.tensor(self.curves, dtype=torch.float64),
             "early": self.early,
             "snapshots": self.snapshots,
-            "loss": (loss_sum / self.engine.size, self._loss_count),
+            "loss": (float(loss_sum) / self.engine.size, self._loss_count),
         }
         if self.engine.rank == 0:
             buffer = io.BytesIO()

@@ -187,7 +187,7 @@ class Search:
             told.append(f"{unfit}: the ticket can be found, but no .tkt for devices can be made of it")
         together = (self.options.stack_size or STACK_SIZE) if self.options.engine == "stacked" else 1
         workers, trainings = self.team.worker.size, self.training_count(1)
-        if workers > (shared := -(-trainings // together)):
+        if workers > (shared := -(-trainings // together)) and (self.options.replica_workers or 1) == 1:
             less = "" if together == 1 else f"; --stack-size {max(1, trainings // workers)} gives them more"
             told.append(f"{workers} workers share about {shared} programs a round, and some have nothing to do{less}")
         return told

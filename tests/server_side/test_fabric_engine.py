@@ -75,7 +75,10 @@ def test_it_goes_on_to_the_same_bits(tmp_path: Path, stop_after: int, model: str
     with pytest.raises(Interrupted):
         search(tmp_path / "stopped", Watcher(stop_after), **settings).run()
     assert list((tmp_path / "stopped").rglob("*.partial.npz"))
-    same_tickets(search(tmp_path / "whole", **settings), search(tmp_path / "stopped", **settings))
+    uninterrupted, again = Watcher(), Watcher()
+    same_tickets(search(tmp_path / "whole", uninterrupted, **settings), search(tmp_path / "stopped", again, **settings))
+    assert again.replica_steps == uninterrupted.replica_steps
+    assert again.calls <= uninterrupted.calls - min(stop_after, 60) + 2  # what was done is told at once
 
 
 def test_bfloat16_trains_the_same_network_less_exactly(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from server_side import workers
 from server_side.errors import UsageError
 from server_side.find import prepare
 from server_side.options import Options
-from server_side.training import Interrupted
+from server_side.training import Interrupted, Job
 from server_side.workers import Claim, Team, Unit, Worker
 from tests.server_side.searches import Watcher, options, run_worker, search
 
@@ -395,6 +395,16 @@ def test_workers_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert [Options().settled({}, False, sharing).threads for sharing in (1, 2, 3, 16)] == [8, 4, 2, 1]
     assert Options(threads=5).settled({}, False, 2).threads == 5
+
+
+def test_stacks_do_not_depend_on_the_workers(tmp_path: Path) -> None:
+    names = []
+    for rank, count in ((0, 1), (0, 4), (3, 4)):
+        small = prepare(options(tmp_path, seeds=7, stack_size=4), Watcher(), Worker("launch", rank, count, 0, 1))
+        jobs = [Job(seed, "dense", 0, {}, {}) for seed in small.seeds]
+        names.append([[job.name for job in stack] for stack in small._stacks(jobs)])
+    assert [len(stack) for stack in names[0]] == [4, 3]
+    assert names[0] == names[1] == names[2]
 
 
 def test_a_stack_size_is_for_stacks(tmp_path: Path) -> None:
