@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.connection import Connection
@@ -213,7 +214,7 @@ def device(contender: Contender, source: str, scratch: Path) -> Interval:
         paths = {job.name: scratch / f"{number}-{job.name}" for job in jobs}
 
         def train(jobs: list[Job] = jobs, paths: Mapping[str, Path] = paths, gate: Gate = gate) -> None:
-            engine.train(jobs, paths, gate, lambda job, training: None)
+            engine.train(jobs, paths, lambda job: nullcontext(gate), lambda job, training: None)
 
         gate.start(train)
         gates.append(gate)

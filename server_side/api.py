@@ -7,8 +7,6 @@ command can go on with it only where both have names. Prints nothing unless `qui
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import sys
@@ -126,10 +124,8 @@ def _model(model_fn: Callable[[], nn.Module], data: Dataset, options: Options) -
     model = load_model(label, data.input_shape, data.classes, given=model_fn)
     if importable is not None:
         return model
-    digest = hashlib.sha256(json.dumps(model.network.to_json(), sort_keys=True).encode())
-    for name, value in sorted(model.initial_weights(derive(options.seed, "init")).items()):
-        digest.update(name.encode() + value.numpy().tobytes())
-    return Model(f"{label}-{digest.hexdigest()[:12]}", model_fn, model.network)
+    digest = model.fingerprint(derive(options.seed, "init"))
+    return Model(f"{label}-{digest[:12]}", model_fn, model.network)
 
 
 def _importable(function: Callable[..., Any]) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from export.network import Network, Node
 from server_side.prune import Masks
 
-TRAINED = ("dense", "tickets", "masks", "controls")
+TRAINED = ("dense", "tickets", "masks", "controls", "stability")
 JOULES_PER_KWH = 3.6e6
 WATTS = {"cpu": 100.0, "cuda": 400.0}  # of the whole machine while it trains; nothing measured
 
@@ -46,17 +46,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Cost:
-    """`dense`, `tickets`, `masks` (to find them, beyond the dense networks and tickets) and `controls` are what was trained,
-    `seconds` what all starts of the search took together.
+    """`dense`, `tickets`, `masks` (to find them, beyond the dense networks and tickets), `controls` and `stability` (to tell
+    it, and to find the rewind step) are what was trained, `seconds` what all starts of the search took together.
 
-    `iterative_steps`: what iterative magnitude pruning of the same rounds with the same controls takes; `dense_steps`: what
-    one dense training takes.
+    `iterative_steps`: what iterative magnitude pruning of the same rounds with the same controls takes, stability aside;
+    `dense_steps`: what one dense training takes.
     """
 
     dense: Work
     tickets: Work
     masks: Work
     controls: Work
+    stability: Work
     seconds: float
     iterative_steps: int
     dense_steps: int
@@ -64,7 +65,7 @@ class Cost:
 
     @property
     def total(self) -> Work:
-        return self.dense + self.tickets + self.masks + self.controls
+        return sum((getattr(self, name) for name in TRAINED), Work())
 
     @property
     def energy_kwh(self) -> float:
@@ -79,7 +80,7 @@ class Cost:
         return {
             **kinds,
             "seconds": self.seconds,
-            "steps_per_iterative": self.total.steps / self.iterative_steps,
+            "steps_per_iterative": (self.total.steps - self.stability.steps) / self.iterative_steps,
             "steps_per_dense": self.total.steps / self.dense_steps,
             "energy_kwh": self.energy_kwh,
             "co2_kg": self.co2_kg,
@@ -137,7 +138,7 @@ def explain(cost: Mapping[str, Any]) -> str:
         f"{total['trainings']:,} trainings ({counts}), {total['steps']:,} steps, {_large(total['dense_macs'])} multiply-adds, "
         f"{_large(total['live_macs'])} of them of live weights. As many steps as {cost['steps_per_dense']:.4g} dense trainings, "
         f"and {cost['steps_per_iterative']:.3g} times those of iterative magnitude pruning of the same rounds with the same "
-        f"controls. {cost['seconds']:.0f} s in all starts; estimated for them, not measured: {cost['energy_kwh']:.2g} kWh and "
+        f"controls{', stability aside' if cost['stability']['trainings'] else ''}. {cost['seconds']:.0f} s in all starts; estimated for them, not measured: {cost['energy_kwh']:.2g} kWh and "
         f"{cost['co2_kg']:.2g} kg of CO2, if the machine draws {assumed['watts']:g} W, the site {assumed['pue']:g} times what "
         f"its machines draw (PUE), and a kWh is {assumed['kg_per_kwh']:g} kg of CO2."
     )

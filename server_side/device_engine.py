@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from server_side.training import (
 )
 
 AUGMENTED_STEPS = 16  # whose samples are made at once
+Claim = Callable[[Job], AbstractContextManager[Watch | None]]  # None: not to be trained here
 STATE = ("trainer", "step", "early", "snapshots", "validation", "train_loss", "losses")  # of a checkpoint
 
 
@@ -54,20 +56,22 @@ class DeviceEngine:
         self,
         jobs: list[Job],
         checkpoints: Mapping[str, Path],
-        watch: Watch,
+        claim: Claim,
         finished: Callable[[Job, Training], None],
     ) -> None:
-        """Calls `finished` for each job as it ends, in the caller's thread. Asked to stop, or after an error of one job,
-        saves every job under way at its next evaluation to its path in `checkpoints`, from where a next call goes on, and
-        raises Interrupted or the error."""
+        """Trains each job that `claim` gives a watch for, and calls `finished` as it ends, within the claim and in a thread of
+        its own. Asked to stop, or after an error of one job, saves every job under way at its next evaluation to its path in
+        `checkpoints`, from where a next call goes on, and raises Interrupted or the error."""
         halted = threading.Event()
         ended: Exception | None = None
         with ThreadPoolExecutor(self.threads) as pool:
-            futures = {pool.submit(self._train_one, job, checkpoints[job.name], watch, halted): job for job in jobs}
+            futures = [
+                pool.submit(self._train_claimed, job, checkpoints[job.name], claim, finished, halted) for job in jobs
+            ]
             try:
                 for future in as_completed(futures):
                     try:
-                        finished(futures[future], future.result())
+                        future.result()
                     except Exception as error:
                         ended = ended or error
                         halted.set()  # what waits ends at once; a cancelled future would never complete
@@ -76,8 +80,22 @@ class DeviceEngine:
         if ended is not None:
             raise ended
 
+    def _train_claimed(
+        self,
+        job: Job,
+        checkpoint: Path,
+        claim: Claim,
+        finished: Callable[[Job, Training], None],
+        halted: threading.Event,
+    ) -> None:
+        if halted.is_set():
+            raise Interrupted
+        with claim(job) as watch:
+            if watch is not None:
+                finished(job, self._train_one(job, checkpoint, watch, halted))
+
     def _train_one(self, job: Job, checkpoint: Path, watch: Watch, halted: threading.Event) -> Training:
-        if halted.is_set() or watch.stop_requested():
+        if watch.stop_requested():
             raise Interrupted
         seed = derive(job.order_seed, "dropout")
         with Trainer.open(_artifact(self.network, self.recipe, job), seed=seed) as trainer:

@@ -74,6 +74,7 @@ def _run(name: str, arguments: list[str]) -> int:
     command, options = _parse(name, module, arguments)
     from server_side.lab import open_lab  # torch takes three seconds: not for --help
     from server_side.progress import Progress
+    from server_side.stacked_program import same_bits_on
     from server_side.training import Interrupted
 
     progress = Progress(command.quiet, "experiment")
@@ -85,10 +86,13 @@ def _run(name: str, arguments: list[str]) -> int:
         if command.json:
             print(json.dumps(_plan(stages, lab.path)))
         return EXIT_DONE
-    with lab.search.directory.locked(), stopping_at_signals("experiment", progress, lab.path):
+    with (
+        lab.search.directory.locked(lab.search.team.worker.launch),
+        stopping_at_signals("experiment", progress, lab.path),
+    ):
         lab.begin(name)
         try:
-            with progress.shown():
+            with progress.shown(), same_bits_on(lab.search.options.accelerator):
                 result = module.run(lab)
         except Interrupted:
             print(f"experiment: interrupted; the same command goes on from {lab.path}", file=sys.stderr)

@@ -2,14 +2,17 @@
 
     python -m server_side.find                                                     # digits, about a minute
     python -m server_side.find --data idx:DIR --model lenet-300-100 --rounds 20    # the paper's protocol
+    torchrun --nproc-per-node 4 -m server_side.find ...                            # the same by several workers
 
-Exit codes: 0 a matching ticket was found; 1 failure; 2 bad usage or data; 3 finished, but no ticket matched; 130
-interrupted (the same command goes on). Everything but the result goes to stderr.
+Exit codes: 0 a matching ticket was found; 1 failure; 2 bad usage or data; 3 finished, but no ticket matched (under torchrun
+0: it takes all else for a failure); 130 interrupted (the same command goes on). Everything but the result goes to stderr.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import sys
 import time
 from dataclasses import fields, replace
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from server_side.run_directory import RunDirectory
     from server_side.search import Round, Search
     from server_side.training import Recipe, Watch
+    from server_side.workers import Worker
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,24 +58,30 @@ def find(options: Options) -> int:
     from server_side import summary
     from server_side.progress import Progress
     from server_side.training import Interrupted
+    from server_side.workers import Worker
 
+    worker = Worker.of_environment(os.environ)
+    speaks = worker.rank == 0
+    options = replace(options, quiet=options.quiet or not speaks)
     progress = Progress(quiet=options.quiet)
-    search = prepare(options, progress)
+    search = prepare(options, progress, worker=worker)
     torch.set_num_threads(search.options.threads)
     progress.show_plan(search)
     if options.dry_run:
-        if options.json:
+        if options.json and speaks:
             print(json.dumps(summary.plan(search), allow_nan=False))
         return EXIT_DONE
     with stopping_at_signals("find", progress, search.directory.path):
         try:
             result = carry_out(search, progress)
         except Interrupted:
-            print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
+            if speaks:
+                print(f"find: interrupted; the same command goes on from {search.directory.path}", file=sys.stderr)
             return EXIT_INTERRUPTED
-    print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
+    if speaks:
+        print(json.dumps(result, allow_nan=False) if options.json else summary.as_text(result))
     found = result["verdict"]["matching"] and result.get("fits", {}).get("holds", True)
-    return EXIT_DONE if found else EXIT_NO_MATCH
+    return EXIT_DONE if found or worker.is_watched else EXIT_NO_MATCH
 
 
 class Clock:
@@ -87,45 +97,67 @@ class Clock:
 
 
 def carry_out(search: Search, progress: Progress) -> dict[str, Any]:
-    """Trains, judges and writes; returns what --json prints. Raises Interrupted, and UsageError as `find` does."""
-    from server_side import summary
+    """Trains, judges and writes; returns what --json prints. Raises Interrupted, and UsageError as `find` does. Of several
+    workers the first keeps time and tracks, and one that ends first writes the result."""
+    from server_side import stability, summary
+    from server_side.stacked_program import same_bits_on
     from server_side.tracking import Tracking
+    from server_side.workers import in_turn
 
-    search.directory.create()
-    with search.directory.locked():
-        tracking, clock = Tracking(search), Clock(search.directory)
+    worker, directory = search.team.worker, search.directory
+    with directory.locked(worker.launch):
+        tracking, clock = (Tracking(search), Clock(directory)) if worker.rank == 0 else (None, None)
 
         def after_round(rounds: list[Round]) -> bool:
-            clock.lap()
-            tracking.after_round(rounds)
-            return summary.record(search, rounds)
+            if clock is not None and tracking is not None:
+                clock.lap()
+                tracking.after_round(rounds)
+            with in_turn(directory.path):
+                return summary.record(search, rounds)
 
         try:
-            with progress.shown():
-                search, rewinds = search.with_rewind_step()
+            with progress.shown(), same_bits_on(search.options.accelerator, worker.local_rank):
+                search, rewinds = stability.with_rewind_step(search)
                 rounds = search.run(after_round)
                 best = summary.chosen(search, rounds)
-                instability = search.instability(best) if search.options.stability else None
+                instability = stability.of_tickets(search, best) if search.options.stability else None
         finally:
-            clock.lap()
-        result = summary.conclude(search, rounds, clock.seconds, instability, rewinds)
-        tracking.finish(result)
+            if clock is not None:
+                clock.lap()
+        with in_turn(directory.path):
+            if directory.concluded.exists():
+                result = dict(json.loads((directory.path / "results.json").read_text()))
+            else:
+                result = summary.conclude(search, rounds, clock.seconds if clock else 0.0, instability, rewinds)
+                directory.concluded.touch()
+        if tracking is not None:
+            tracking.finish(result)
     return result
 
 
-def prepare(options: Options, watch: Watch, data: Dataset | None = None, model: Model | None = None) -> Search:
+def prepare(
+    options: Options,
+    watch: Watch,
+    data: Dataset | None = None,
+    model: Model | None = None,
+    worker: Worker | None = None,
+) -> Search:
     """Loads and checks data and model, but for those that are given, decides every option and reads the run directory;
-    nothing is trained or written."""
+    nothing is trained or written. `worker`: who this process is, alone without it."""
     import torch
 
     from server_side import tracking
     from server_side.data import load_data, split
     from server_side.models import load_model
+    from server_side.option_rules import check_settled
     from server_side.presets import PRESETS
     from server_side.run_directory import RunDirectory, kept_options
     from server_side.search import Search
+    from server_side.seeds import derive
     from server_side.summary import check_ticket_there
+    from server_side.workers import Team, Worker
 
+    worker = worker or Worker.alone()
     name = options.model or ("lenet-300-100-digits" if options.data == "digits" else None)
     if name is None:
         raise UsageError(f"model: name one for data '{options.data}': {', '.join(PRESETS)} or package.module:factory")
@@ -138,13 +170,22 @@ def prepare(options: Options, watch: Watch, data: Dataset | None = None, model: 
     recipe, rewind_step = _recipe(options, len(parts.x_train), data.input_shape)
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")
     path = Path(options.output_dir or f"runs/{slug}")
-    options = options.settled(kept_options(path), torch.cuda.is_available())
+    options = options.settled(kept_options(path), torch.cuda.is_available(), worker.local_size, worker.size)
     if options.accelerator == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "accelerator cuda: PyTorch finds no CUDA device here; take --accelerator cpu, with a directory of its own"
         )
-    directory = RunDirectory(path, options.identity(), data.fingerprint, versions())
-    search = Search(options, data, parts, model, recipe, rewind_step, directory, watch)
+    if options.accelerator == "cuda" and worker.local_size > torch.cuda.device_count():
+        raise UsageError(
+            f"{worker.local_size} workers on a machine with {torch.cuda.device_count()} CUDA devices; start one a device"
+        )
+    check_settled(options, worker.size)
+    if options.engine == "fabric" and importlib.util.find_spec("lightning_fabric") is None:
+        raise UsageError("engine fabric: lightning-fabric is missing; pip install '.[large]'")
+    of_model = model.fingerprint(derive(options.seed, "init"))
+    directory = RunDirectory(path, options.identity(), data.fingerprint, of_model, versions())
+    team = Team(path, worker, watch)
+    search = Search(options, data, parts, model, recipe, rewind_step, directory, team)
     if (problem := search.untrainable()) is not None:
         raise UsageError(f"model '{name}': {problem}")
     if len(search.ladder.rungs) < 2:

@@ -35,10 +35,12 @@ from server_side.options import Options
 from server_side.run_directory import kept_options
 from server_side.search import Round, Search
 from server_side.seeds import derive
+from server_side.stability import with_rewind_step
 from server_side.stacked_program import StackedProgram
 from server_side.stage import STACK_SIZE
 from server_side.training import Job, Recipe, Training, Watch
 from server_side.training_folder import TrainingFolder
+from server_side.workers import Team
 
 IDENTITY = "identity.json"
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -95,7 +97,7 @@ class Lab:
         self.watch.begin(f"{stage}, {len(jobs)} networks")
         ours = self.search.stage(TrainingFolder(self.path / stage))
         ours = replace(ours, model=model or ours.model, recipe=recipe or ours.recipe, split=split or ours.split)
-        return replace(ours, watch=self.watch).train(jobs)
+        return replace(ours, team=Team(self.path, ours.team.worker, self.watch)).train(jobs)
 
     def model(self, width: float) -> Model:
         """The search's model with its hidden widths multiplied by `width`; raises UsageError where it has no such argument."""
@@ -166,7 +168,7 @@ def open_lab(run: Path, label: str, options: Any, watch: Watch) -> Lab:
         raise _unfinished(run)
     found |= {"ticket": str(run / "ticket"), "report": str(run / "report.html")}  # the run may have been moved
     finished = _Finished(**{field.name: getattr(search, field.name) for field in fields(search)})
-    there, _ = finished.with_rewind_step()
+    there, _ = with_rewind_step(finished)
     rounds = there.run(lambda rounds: len(rounds) == len(found["rounds"]))
     search = replace(search, rewind_step=there.rewind_step)
     return Lab(search, rounds, found, options, run / FOLDER / label, watch)
@@ -180,7 +182,7 @@ def _of_width(name: str, input_shape: tuple[int, ...], classes: int, width: floa
 class _Finished(Search):
     """A search all of whose trainings are on disk."""
 
-    def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
+    def train_round(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         folder = self.directory.round_folder(number)
         trainings = {job.name: folder.load(job) for job in jobs}
         if None in trainings.values():

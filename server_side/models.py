@@ -6,7 +6,9 @@ that a seed fixes its weights; one that does not is refused.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -50,6 +52,13 @@ class Model:
                     "initialisation"
                 )
         return weights
+
+    def fingerprint(self, seed: int) -> str:
+        """A SHA-256 of the graph and of the initial weights of `seed`: the same whenever it is the same model."""
+        digest = hashlib.sha256(json.dumps(self.network.to_json(), sort_keys=True).encode())
+        for name, value in sorted(self.initial_weights(seed).items()):
+            digest.update(name.encode() + value.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def load_model(

@@ -21,6 +21,8 @@ AT_LEAST = {
     "same_signs": 0,
     "shuffles": 0,
     "batch": 1,
+    "replica_workers": 1,
+    "stack_size": 1,
     "threads": 0,
 }
 OPEN_SHARES = ("target_density", "prune_fraction", "output_prune_fraction")
@@ -40,6 +42,31 @@ def check(options: Options) -> None:
         raise UsageError(
             "accelerator cuda with engine device: that one trains on the CPU; leave one out, or take --engine stacked"
         )
+
+
+def check_settled(options: Options, workers: int) -> None:
+    """Raises UsageError for what does not go with the engine, the accelerator or the `workers` that were decided."""
+    engine, moving = options.engine, options.method in MOVING
+    if options.stack_size and engine != "stacked" and not (engine == "device" and moving):
+        raise UsageError(f"stack_size {options.stack_size} with engine {engine}: it has no stacks; leave it out")
+    if engine != "fabric":
+        for name in ("precision", "replica_workers"):
+            if getattr(options, name) is not None:
+                raise UsageError(
+                    f"{name} {getattr(options, name)} with engine {engine}: only fabric has it; leave it out, or take --engine fabric"
+                )
+        return
+    if moving:
+        raise UsageError(f"method {options.method} with engine fabric: its masks move in stacks; take --engine stacked")
+    if options.precision == "16-mixed" and options.accelerator == "cpu":
+        raise UsageError("precision 16-mixed on a CPU: half floats are for GPUs; take bf16-mixed")
+    together = options.filled("replica_workers")
+    if together > 1 and together != workers:
+        raise UsageError(
+            f"replica_workers {together}, but this launch has {workers}: all of them train a replica together, or none; start {together}"
+        )
+    if options.filled("batch") % together:
+        raise UsageError(f"batch {options.batch} for {together} workers together: must be a multiple of them")
 
 
 def _check_ranges(options: Options) -> None:

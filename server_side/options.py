@@ -43,7 +43,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "gates": {"scope": "global", "regularisation": 1.0},
 }
 DEPENDENT = {  # what a preset says of these is void where the first is chosen otherwise
-    "optimizer": ("momentum", "nesterov"),
+    "optimizer": ("learning_rate", "momentum", "nesterov"),
     "learning_rate_schedule": ("learning_rate_drops", "learning_rate_factor"),
     "scope": ("output_prune_fraction", "prune_fractions"),
     "prune_fraction": ("output_prune_fraction", "prune_fractions"),
@@ -113,7 +113,8 @@ class Options:
     exclude: list[str] | None = None
     """layers that are not pruned and count in no quota and no density, e.g. '["shortcut*", "output"]'"""
     scope: Literal["layerwise", "global"] | None = None
-    """compare magnitudes within each layer (default), or over all of them"""
+    """compare scores within each layer, or over all of them (default: the preset's, else layerwise, but global for snip, grasp, synflow,
+    rigl, gradual, l1 and gates)"""
     rewind_step: str | None = None
     """step whose weights the ticket starts from, e.g. 0it (initialisation, the default), 500it or 2ep; auto: the first of some
     at which tickets of a fifth of the weights are stable"""
@@ -164,11 +165,19 @@ class Options:
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train; auto takes a CUDA device if there is one, or what the run directory was begun with"""
-    engine: Literal["auto", "stacked", "device"] = "auto"
+    engine: Literal["auto", "stacked", "device", "fabric"] = "auto"
     """stacked: up to 64 replicas in one batched PyTorch program; device: the sparse runtime that trains tickets on phones,
-    a replica a CPU thread; auto: stacked on a GPU, device on a CPU, or what the run directory was begun with"""
+    a replica a CPU thread; fabric: one replica at a time, for networks that fill a GPU (pip install '.[large]'); auto: stacked on a GPU, device on a CPU, or what the run directory was begun with"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None
+    """of the fabric engine: float32 (default), or with products in bfloat16 or half floats"""
+    replica_workers: int | None = None
+    """of the fabric engine: in rounds of fewer replicas than these, so many workers, all of the launch, train each replica
+    together, every one a part of its batches (default: all, if they are more than the seeds, else 1); the bits depend on it"""
+    stack_size: int | None = None
+    """of the stacked engine: how many replicas make one program at most (default: 64). Workers share whole programs, so take
+    fewer where there are fewer programs than workers; the bits may be others for another number"""
     threads: int = 0
-    """CPU threads (default: all cores); the stacked engine on a CPU gives the same bits for the same number only"""
+    """CPU threads of a worker (default: all cores, by the workers of the machine); the stacked engine on a CPU gives the same bits for the same number only"""
     output_dir: str | None = None
     """run directory (default: runs/MODEL-DATA); the same command goes on with what is there"""
     tracker: Literal["tensorboard", "mlflow"] | None = None
@@ -199,10 +208,12 @@ class Options:
         if self.n_of_m is not None:
             for name in ("prune_fraction", "output_prune_fraction", "prune_fractions"):
                 defaults.pop(name, None)
+        if (self.optimizer or defaults["optimizer"]) == "sgd" and "learning_rate" not in kept:
+            defaults["learning_rate"] = 0.1  # a step of Adam is as long for a small gradient as for a large one
         if (self.learning_rate_schedule or defaults["learning_rate_schedule"]) == "step":
             defaults.setdefault("learning_rate_factor", 0.1)
         if self.method == "l1" and (self.optimizer or defaults["optimizer"]) == "sgd":
-            defaults["regularisation"] = 1e-4  # a step of Adam is as long for a small gradient as for a large one
+            defaults["regularisation"] = 1e-4
         if not (self.rounds or self.target_density or self.limits or self.n_of_m):
             defaults["rounds"] = 12
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
@@ -245,17 +256,30 @@ class Options:
         share = 1 - self.target_density ** (1 / self.rounds)
         return {"prune_fraction": share, "output_prune_fraction": share, "prune_fractions": {}}
 
-    def settled(self, kept: Mapping[str, Any], has_cuda: bool) -> Options:
+    def settled(self, kept: Mapping[str, Any], has_cuda: bool, local_workers: int = 1, workers: int = 1) -> Options:
         """The same with what was left to the machine decided: as `kept`, the config of the run that goes on, has it, else
-        by this machine. So no run mixes engines, and the config says with what it was made."""
+        by this machine, which `local_workers` of all `workers` share. So no run mixes engines, and the config says with
+        what it was made."""
         accelerator, engine = self.accelerator, self.engine
         if accelerator == "auto":
             accelerator = _kept(kept, "accelerator") or ("cuda" if has_cuda and engine != "device" else "cpu")
         if engine == "auto":
             engine = _kept(kept, "engine") or ("stacked" if accelerator == "cuda" else "device")
         there = kept.get("threads")
-        threads = self.threads or (there if type(there) is int and there > 0 else 0) or os.cpu_count() or 1
-        return dataclasses.replace(self, accelerator=accelerator, engine=engine, threads=threads)
+        own = max(1, (os.cpu_count() or 1) // local_workers)
+        threads = self.threads or (there if type(there) is int and there > 0 else 0) or own
+        precision, together = self.precision, self.replica_workers
+        if engine == "fabric":
+            precision = precision or kept.get("precision") or "32-true"
+            together = together or kept.get("replica_workers") or (workers if workers > self.seeds else 1)
+        return dataclasses.replace(
+            self,
+            accelerator=accelerator,
+            engine=engine,
+            threads=threads,
+            precision=precision,
+            replica_workers=together,
+        )
 
     def filled(self, name: str) -> Any:
         """The value of an option that `resolve` has filled."""
@@ -267,7 +291,8 @@ class Options:
         """What decides the result, of settled options: all but where it is written, how it is shown and, where no bit
         depends on them, the threads."""
         free = ["output_dir", "tracker", "quiet", "json", "dry_run"]
-        by_torch = (self.engine, self.accelerator) == ("stacked", "cpu") or self.method in option_rules.BY_TORCH
+        on_cpu = self.engine in ("stacked", "fabric") and self.accelerator == "cpu"
+        by_torch = on_cpu or self.method in option_rules.BY_TORCH
         if not by_torch:
             free.append("threads")
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in free}
@@ -275,5 +300,5 @@ class Options:
 
 def _kept(kept: Mapping[str, Any], name: str) -> Any:
     """The value of an option with `auto` in a run's config, or None if there is none that could be meant."""
-    known = {"accelerator": ("cpu", "cuda"), "engine": ("stacked", "device")}
+    known = {"accelerator": ("cpu", "cuda"), "engine": ("stacked", "device", "fabric")}
     return kept.get(name) if kept.get(name) in known[name] else None

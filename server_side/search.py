@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from export.ticket import Ticket
-from server_side import connectivity, methods
+from server_side import methods
 from server_side.controls import Values, apply_masks, with_signs_of
 from server_side.data import Dataset, Split
 from server_side.errors import UsageError
@@ -26,13 +25,13 @@ from server_side.options import Options
 from server_side.prune import LayerCollapse, Masks, checked, live_count
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
-from server_side.stage import Stage
-from server_side.training import Job, Recipe, Training, Watch, evaluation_steps
+from server_side.stage import STACK_SIZE, Stage
+from server_side.training import Job, Recipe, Training, evaluation_steps
 from server_side.training_folder import TrainingFolder
-from server_side.verdict import STABLE_BELOW, Measured
+from server_side.verdict import Measured
+from server_side.workers import Team
 
 REWIND_PARTS = (256, 64, 16, 8, 4)  # of the steps, where the rewind step is to be found
-REWIND_DENSITY = 0.2
 ROUNDS_BEYOND = 5  # the first that may fit, as far as that can be told beforehand
 
 
@@ -63,7 +62,7 @@ class Search:
     recipe: Recipe
     rewind_step: int
     directory: RunDirectory
-    watch: Watch
+    team: Team
 
     @property
     def seeds(self) -> range:
@@ -76,7 +75,7 @@ class Search:
     def run(self, after_round: Callable[[list[Round]], bool | None] = lambda rounds: False) -> list[Round]:
         """All rounds, the dense one first; finished trainings are taken from the run directory. Calls `after_round` with
         the rounds so far, which may say that they are enough. Raises UsageError where a dense network or a ticket diverges; a control may."""
-        rounds = [self._dense_round()]
+        rounds = [self.dense_round()]
         after_round(rounds)
         for number in range(1, len(self.ladder.rungs)):
             try:
@@ -98,51 +97,11 @@ class Search:
             return ()
         return tuple(sorted({0, *(max(1, self.recipe.steps // part) for part in REWIND_PARTS)}))
 
-    def with_rewind_step(self) -> tuple[Search, dict[int, NDArray[np.float64]]]:
-        """The same search with the first of the candidates at which tickets are stable, or the last; and the instability of
-        each seed at those that were looked at.
-
-        Of tickets with about REWIND_DENSITY of the weights, pruned in one shot; by the validation part, so that the test
-        part decides nothing. Frankle et al. 2020 find stability there to go with matching tickets.
-        """
-        if not self.rewind_candidates:
-            return self, {}
-        dense = self._dense_round()
-        number = int(np.argmin([abs(density - REWIND_DENSITY) for density in self.ladder.densities]))
-        whole = self.keeper.all_live()
-        finals = {seed: _dense([dense], seed).final for seed in self.seeds}
-        try:
-            masks = {s: methods.by_magnitude(self.keeper, finals[s], whole, number) for s in self.seeds}
-        except LayerCollapse as collapse:
-            raise UsageError(
-                f"rewind_step auto: {collapse} in one cut to {REWIND_DENSITY:.0%}; name a step"
-            ) from collapse
-        part = torch.from_numpy(self.split.x_validation), torch.from_numpy(self.split.y_validation)
-        found: dict[int, NDArray[np.float64]] = {}
-        for position, step in enumerate(self.rewind_candidates):
-            found[step] = self._instability(self._twice(dense, masks, position, step), part)
-            if found[step].mean() < STABLE_BELOW:
-                break
-        return replace(self, rewind_step=step), found
-
-    def _twice(
-        self, dense: Round, masks: dict[int, Masks], position: int, step: int
-    ) -> list[tuple[Training, Training]]:
-        """The ends of two trainings, with two orders of the samples, of every seed's ticket from the weights of `step`."""
-        jobs = []
-        for seed in self.seeds:
-            weights = _dense([dense], seed).snapshots[step]
-            start = apply_masks(weights, masks[seed])
-            twice = [Job(seed, "rewind", 2 * position + i, start, masks[seed], step, order=i) for i in (0, 1)]
-            jobs += [replace(job, keeps_weights=True) for job in twice]
-        trained = self._trained(0, jobs)
-        return [(trained[a.name], trained[b.name]) for a, b in zip(jobs[::2], jobs[1::2], strict=True)]
-
     def extra_training_count(self) -> int:
         """Trainings besides those of the rounds, at most."""
         return self.options.seeds * (2 * len(self.rewind_candidates) + int(self.options.stability))
 
-    def _dense_round(self) -> Round:
+    def dense_round(self) -> Round:
         everything = self.keeper.all_live()
         start = {seed: self.theta(seed) for seed in self.seeds}
         kept = set(self.rewind_candidates) | {self.rewind_step} - {0}
@@ -155,11 +114,11 @@ class Search:
 
     def _pruned_round(self, rounds: list[Round], number: int, masks: dict[int, Masks]) -> Round:
         """Its tickets start from weights of the rewind step or from those that decided their masks."""
-        if self.options.retrain == "weights":
+        if self.rewinds_weights:
             start = {seed: self._rewound(rounds, seed) for seed in self.seeds}
         elif self.options.method == "early-bird":
-            birds = {seed: methods.early_bird(self.keeper, _dense(rounds, seed), number).step for seed in self.seeds}
-            start = {seed: _dense(rounds, seed).snapshots[step or 0] for seed, step in birds.items()}
+            birds = {seed: methods.early_bird(self.keeper, dense(rounds, seed), number).step for seed in self.seeds}
+            start = {seed: dense(rounds, seed).snapshots[step or 0] for seed, step in birds.items()}
         elif self.options.method in methods.MOVING:
             start = {seed: training.final for seed, training in self._mask_trainings(rounds, number).items()}
         else:
@@ -173,7 +132,7 @@ class Search:
         if method in methods.MOVING:
             return {seed: checked(training.masks) for seed, training in self._mask_trainings(rounds, number).items()}
         if method == "early-bird":
-            birds = {s: methods.early_bird(self.keeper, _dense(rounds, s), number) for s in self.seeds}
+            birds = {s: methods.early_bird(self.keeper, dense(rounds, s), number) for s in self.seeds}
             return {seed: bird.mask or self.keeper.all_live() for seed, bird in birds.items()}
         if method in methods.SCORED:
             return {seed: self._scored(rounds, seed, number) for seed in self.seeds}
@@ -195,19 +154,19 @@ class Search:
             methods.moving_job(self.options.method, self.keeper, rounds[0].start[seed], seed, number, strength)
             for seed in self.seeds
         ]
-        trained = self._trained(number, jobs)
+        trained = self.train_round(number, jobs)
         return {job.seed: trained[job.name] for job in jobs}
 
     def _deciding(self, rounds: list[Round], seed: int) -> Values:
         """The trained weights that decided the masks of the round that is to come."""
         if len(rounds) > 1 and self.options.method == "iterative":
             return rounds[-1].trainings[f"seed{seed}-ticket"].final
-        return _dense(rounds, seed).final
+        return dense(rounds, seed).final
 
     def _rewound(self, rounds: list[Round], seed: int) -> Values:
         if self.rewind_step == 0:
             return rounds[0].start[seed]
-        return _dense(rounds, seed).snapshots[self.rewind_step]
+        return dense(rounds, seed).snapshots[self.rewind_step]
 
     def theta(self, seed: int) -> Values:
         """The initial weights of replicate `seed`."""
@@ -216,34 +175,6 @@ class Search:
     def _fresh(self, seed: int, *purpose: str | int) -> Values:
         drawn = self.model.initial_weights(derive(seed, *purpose))
         return {name: value.numpy() for name, value in drawn.items()}
-
-    def instability(self, r: Round) -> NDArray[np.float64]:
-        """(seeds,) of the tickets of a round, by the test part: each is trained once more from its weights, with another
-        order of the samples (Frankle et al. 2020)."""
-        starts = {seed: apply_masks(r.start[seed], r.masks[seed]) for seed in self.seeds}
-        held = self.options.retrain == "fine-tune"
-        jobs = [
-            Job(s, "again", 0, starts[s], r.masks[s], self.rewind_step, (), held, 1, keeps_weights=True)
-            for s in self.seeds
-        ]
-        trained = self._trained(r.number, jobs)
-        ends = [(r.trainings[f"seed{job.seed}-ticket"], trained[job.name]) for job in jobs]
-        part = torch.from_numpy(self.split.x_test), torch.from_numpy(self.split.y_test)
-        return self._instability(ends, part)
-
-    def _instability(
-        self, ends: list[tuple[Training, Training]], part: tuple[torch.Tensor, torch.Tensor]
-    ) -> NDArray[np.float64]:
-        """Of each pair of trainings; 1, the most there is, where one of them diverged."""
-        error = connectivity.classification_error(self.model.factory(), *(side.to(self.device()) for side in part))
-        return np.array(
-            [
-                connectivity.instability(one.final, other.final, error, device=self.device())
-                if one.diverged_step is None and other.diverged_step is None
-                else 1.0
-                for one, other in ends
-            ]
-        )
 
     @functools.cached_property
     def ladder(self) -> Ladder:
@@ -307,8 +238,15 @@ class Search:
 
     def warnings(self) -> list[str]:
         """What a user should know before a long search."""
-        unfit = self._unfit
-        return [f"{unfit}: the ticket can be found, but no .tkt for devices can be made of it"] if unfit else []
+        told = []
+        if (unfit := self._unfit) is not None:
+            told.append(f"{unfit}: the ticket can be found, but no .tkt for devices can be made of it")
+        together = (self.options.stack_size or STACK_SIZE) if self.options.engine == "stacked" else 1
+        workers, trainings = self.team.worker.size, self.training_count(1)
+        if workers > (shared := -(-trainings // together)) and (self.options.replica_workers or 1) == 1:
+            less = "" if together == 1 else f"; --stack-size {max(1, trainings // workers)} gives them more"
+            told.append(f"{workers} workers share about {shared} programs a round, and some have nothing to do{less}")
+        return told
 
     @functools.cached_property
     def _unfit(self) -> str | None:
@@ -361,24 +299,24 @@ class Search:
         measured: Mapping[str, Measured],
     ) -> Round:
         """Trains `jobs`; `measured` is what is known of the round without them."""
-        trainings = self._trained(number, jobs)
+        trainings = self.train_round(number, jobs)
         kinds = {
             kind: measure([[trainings[j.name] for j in jobs if (j.kind, j.seed) == (kind, s)] for s in self.seeds])
             for kind in dict.fromkeys(job.kind for job in jobs)
         }
         return Round(number, self._density(masks), masks, start, trainings, {**measured, **kinds})
 
-    def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
+    def train_round(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
         density = self._density({job.seed: job.masks for job in jobs})
-        self.watch.begin(
+        self.team.watch.begin(
             f"round {number}/{len(self.ladder.rungs) - 1}, {density:.1%} of the weights, {len(jobs)} networks"
         )
         return self.stage(self.directory.round_folder(number)).train(jobs)
 
     def stage(self, folder: TrainingFolder) -> Stage:
         """What trains jobs into `folder` as this search does."""
-        return Stage(folder, self.model, self.split, self.recipe, self.options, self.watch)
+        return Stage(folder, self.model, self.split, self.recipe, self.options, self.team)
 
     def _density(self, masks: dict[int, Masks]) -> float:
         """Share of live weights among all that could be pruned; every seed has the same, but for groups."""
@@ -391,6 +329,11 @@ class Search:
     @property
     def on_device_engine(self) -> bool:
         return self.options.engine == "device"
+
+    @property
+    def rewinds_weights(self) -> bool:
+        """Whether tickets start from weights of the dense network's training, at the rewind step."""
+        return self.options.retrain == "weights"
 
     @property
     def stops_at_first_fit(self) -> bool:
@@ -437,5 +380,5 @@ def _figure(training: Training, name: str) -> float:
     }[name]
 
 
-def _dense(rounds: list[Round], seed: int) -> Training:
+def dense(rounds: list[Round], seed: int) -> Training:
     return rounds[0].trainings[f"seed{seed}-dense"]

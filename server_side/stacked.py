@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from server_side.models import Model
 from server_side.moving import GATE_RATE, mover
 from server_side.schedule import learning_rates
 from server_side.seeds import BatchOrder, derive
-from server_side.stacked_program import Stack, StackedProgram
+from server_side.stacked_program import Stack, StackedProgram, seeded
 from server_side.training import (
     ADAM_BETAS,
     ADAM_EPSILON,
@@ -136,13 +135,7 @@ class _Run:
         groups: list[dict[str, Any]] = [{"params": own}]
         if extra:
             groups.append({"params": extra, "weight_decay": 0.0})  # it would hold gates half open
-        rate, decay = recipe.learning_rate, recipe.weight_decay
-        if recipe.optimizer == "sgd":
-            return torch.optim.SGD(
-                groups, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=True
-            )
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        return kind(groups, rate, ADAM_BETAS, ADAM_EPSILON, weight_decay=decay, fused=True)
+        return make_optimizer(recipe, groups)
 
     def advance(self, watch: Watch) -> None:
         """One step of every replica, and the evaluation if one is due."""
@@ -204,16 +197,11 @@ class _Run:
     def _of_replicas(self, by_seed: dict[int, NDArray[np.int64]]) -> torch.Tensor:
         return torch.from_numpy(np.stack([by_seed[job.order_seed] for job in self.jobs])).to(self.engine.device)
 
-    @contextlib.contextmanager
-    def _drawing(self) -> Iterator[None]:
+    def _drawing(self) -> contextlib.AbstractContextManager[None]:
         """Dropout draws by the stack's first replica and the step, so that nothing needs to be kept."""
         if not self.program.draws:
-            yield
-            return
-        devices = [self.engine.device] if self.engine.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive(self.jobs[0].order_seed, "dropout", self.step))
-            yield
+            return contextlib.nullcontext()
+        return seeded(derive(self.jobs[0].order_seed, "dropout", self.step), self.engine.device)
 
     def _visit(self) -> bool:
         """Evaluates, keeps the best weights and a snapshot, where this step asks for it."""
@@ -312,6 +300,15 @@ class _Run:
             )
             for position, job in enumerate(self.jobs)
         ]
+
+
+def make_optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The recipe's, at its highest rate, for groups of parameters."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=True)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, rate, ADAM_BETAS, ADAM_EPSILON, weight_decay=decay, fused=True)
 
 
 def _of(stack: Stack, position: int) -> dict[str, Any]:

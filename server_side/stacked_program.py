@@ -6,6 +6,9 @@ for every replica. Knows nothing of jobs, masks or optimizers.
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from functools import partial
 from typing import Protocol
 
@@ -49,8 +52,7 @@ class StackedProgram:
     ) -> None:
         self.module, self.label_smoothing, self.trains, self.distils = module, label_smoothing, trains, distils
         self.parameter_names = tuple(name for name, _ in module.named_parameters())
-        drops = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
-        self.draws = drops or (trains is not None and trains.draws)
+        self.draws = drops(module) or (trains is not None and trains.draws)
         self._in_training = [
             part for part in module.modules() if part.training
         ]  # a frozen batch norm is not among them
@@ -119,3 +121,37 @@ class StackedProgram:
 def _outputs(module: nn.Module, values: Stack, x: torch.Tensor) -> torch.Tensor:
     outputs: torch.Tensor = functional_call(module, values, (x,))
     return outputs
+
+
+@contextlib.contextmanager
+def same_bits_on(accelerator: str, index: int = 0) -> Iterator[None]:
+    """Kernels of the GPU of that index whose sums have one order, as far as torch has them (it warns where not), and float32
+    products without TF32. On a CPU the number of threads is all that matters."""
+    if accelerator != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, matmul.allow_tf32, cudnn.allow_tf32
+    if torch.cuda.is_available():
+        torch.cuda.set_device(index)
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        cudnn.benchmark = matmul.allow_tf32 = cudnn.allow_tf32 = False
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.benchmark, matmul.allow_tf32, cudnn.allow_tf32 = before[1:]
+
+
+def drops(module: nn.Module) -> bool:
+    """Whether training draws random numbers for dropout."""
+    return any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draws by `seed` on `device`; torch's generators are as before afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from export.atomic import write_file
 from export.ticket import Ticket, TicketError, load_ticket
-from server_side import cost, verdict
+from server_side import cost, stability, verdict
 from server_side.errors import UsageError
 from server_side.fit import Footprint, footprint
 from server_side.methods import MOVING
@@ -67,7 +67,13 @@ def conclude(
         "rounds": [_round(search, r, judged.get(r.number)) for r in rounds],
         "report": str(search.directory.path / "report.html"),
         "seconds": seconds,
-        "cost": _cost(search, rounds, max(seconds, search.directory.spent())).to_json(),
+        "cost": _cost(
+            search,
+            rounds,
+            max(seconds, search.directory.spent()),
+            None if instability is None else best,
+            rewinds or (),
+        ).to_json(),
         "run": _circumstances(search),
         "card": dict(ticket.card),
     }
@@ -129,15 +135,25 @@ def _judged(
     """The verdict on every round; `instability` is that of the tickets of `best`."""
     planned = len(search.ladder.rungs) - 1
     return {
-        r.number: verdict.judge(r.measured, r.density, search.tolerance, planned, instability if r is best else None)
-        for r in rounds[1:]
+        r.number: verdict.judge(
+            r.measured,
+            r.density,
+            search.tolerance,
+            planned,
+            instability if r is best else None,
+            rewound=search.rewinds_weights,
+        )
+        for r in rounds
+        if r.number > 0
     }
 
 
-def _cost(search: Search, rounds: list[Round], seconds: float) -> cost.Cost:
+def _cost(
+    search: Search, rounds: list[Round], seconds: float, stable_of: Round | None, rewinds: Iterable[int]
+) -> cost.Cost:
     """Of everything that was trained, in this start or an earlier one. A control has as many live weights in each layer as
     its ticket; a training in which the mask moves counts as dense; scores of weights are not counted. `seconds` are those of
-    all starts."""
+    all starts; `stable_of`: the round whose stability was measured; `rewinds`: the steps that were looked at."""
     options, recipe = search.options, search.recipe
     work = {"dense": cost.Work(), "ticket": cost.Work(), "control": cost.Work()}
     control_steps = 0
@@ -153,6 +169,7 @@ def _cost(search: Search, rounds: list[Round], seconds: float) -> cost.Cost:
         work["ticket"],
         _mask_work(search, len(rounds) - 1),
         work["control"],
+        _stability_work(search, rounds[0], stable_of, rewinds),
         seconds,
         cost.iterative_steps(options.seeds, planned, recipe.steps, search.rewind_step, control_steps),
         recipe.steps,
@@ -166,6 +183,17 @@ def _mask_work(search: Search, rounds: int) -> cost.Work:
         return cost.Work()
     whole = _work(search, evaluation_steps(search.recipe, 0), {})
     return sum([whole] * (rounds * search.options.seeds), cost.Work())
+
+
+def _stability_work(search: Search, first: Round, stable_of: Round | None, rewinds: Iterable[int]) -> cost.Work:
+    found = cost.Work()
+    if stable_of is not None:
+        again = evaluation_steps(search.recipe, search.rewind_step)
+        found += sum((_work(search, again, stable_of.masks[seed]) for seed in search.seeds), cost.Work())
+    for step in rewinds:
+        masks, twice = stability.rewind_masks(search, first), 2 * [evaluation_steps(search.recipe, step)]
+        found += sum((_work(search, one, masks[seed]) for seed in search.seeds for one in twice), cost.Work())
+    return found
 
 
 def _work(search: Search, evaluations: Sequence[int] | NDArray[np.int64], masks: Masks) -> cost.Work:
@@ -292,7 +320,7 @@ def _card(search: Search, chosen: Round, batch: int) -> dict[str, Any]:
     machine would have otherwise: no path, no thread, no time. Its verdict is that by which the ticket was chosen: stability
     is measured of the chosen ticket alone, and stands in results.json."""
     recipe = replace(search.recipe, batch=batch)
-    judged = verdict.judge(chosen.measured, chosen.density, search.tolerance, len(search.ladder.rungs) - 1)
+    judged = _judged(search, [chosen], None)[chosen.number]
     seed = search.best_seed(chosen)
     options = {name: value for name, value in search.options.identity().items() if name not in ("data", "threads")}
     return {
@@ -308,7 +336,7 @@ def _card(search: Search, chosen: Round, batch: int) -> dict[str, Any]:
             "seed": seed,
             "round": chosen.number,
             "options": options,
-            **search.directory.facts,
+            **{name: search.directory.facts[name] for name in ("data_sha256", "versions")},
         },
     }
 

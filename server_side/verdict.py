@@ -62,12 +62,15 @@ def judge(
     tolerance: float,
     rounds: int = 1,
     instability: NDArray[np.float64] | None = None,
+    *,
+    rewound: bool = True,
 ) -> dict[str, Any]:
     """The verdict on one round as JSON; `measured` has dense, ticket and the controls that were run.
 
     matching: the ticket's accuracy is not `tolerance` or more below dense (non-inferiority). winning: matching, on average
-    at least as accurate and stopped no later than dense, at most SMALL_DENSITY dense, and more accurate than every control,
-    of which there is one at least. equivalent and stable decide nothing. `rounds` is the number of rounds that `simultaneous`
+    at least as accurate and stopped no later than dense, at most SMALL_DENSITY dense, more accurate than every control, of
+    which there is one at least, and `rewound`, to weights of the dense network's training that it then trained from to the
+    end: with weights trained further its steps are no measure of how fast it learns. equivalent and stable decide nothing. `rounds` is the number of rounds that `simultaneous`
     holds over at once. `instability`: a value a seed, as connectivity.py measures it; stable: its mean is below STABLE_BELOW.
     """
     dense, ticket = measured["dense"], measured["ticket"]
@@ -88,8 +91,9 @@ def judge(
     fulfilled = accuracy["holds"] and early_stop["holds"] and density <= SMALL_DENSITY
     beaten = bool(controls) and all(control["holds"] for control in controls.values())
     return {
-        "winning": bool(matching and fulfilled and beaten),
+        "winning": bool(matching and fulfilled and beaten and rewound),
         "matching": matching,
+        "rewound": rewound,
         "equivalent": equivalence["holds"],
         "stable": None if stability is None else stability["holds"],
         "accuracy": accuracy,
@@ -194,6 +198,8 @@ def explain(verdict: Mapping[str, Any]) -> list[str]:
             for kind, control in verdict["controls"].items()
         ),
     ]
+    if not verdict["rewound"]:
+        conditions.append("no  from rewound weights: its own were trained before, so its stop is no measure of speed")
     if not verdict["controls"]:
         conditions.append("no  better than controls: none was run")
     return [*conditions, *_beside(verdict, tolerance), *(f"warning: {told}" for told in verdict["warnings"])]

@@ -51,7 +51,7 @@ class Sized(Search):
         whole = exactly(ladder(self.model.network, options), self.live)
         return whole if self.options.method == "iterative" else replace(whole, rungs=(whole.rungs[0], whole.rungs[-1]))
 
-    def _trained(self, number: int, jobs: list[Job]) -> dict[str, Training]:
+    def train_round(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         assert self.lab is not None
         return self.lab.train(f"width-{self.width:g}-round-{number:02d}", jobs, model=self.model)
 

@@ -25,6 +25,7 @@ from server_side.figures import drawn
 from server_side.prune import Masks
 from server_side.search import Round, Search, measure
 from server_side.seeds import derive, generator
+from server_side.stability import with_rewind_step
 from server_side.training import Job
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def found_at(lab: Lab, place: Place) -> Place:
     """The place with its search run."""
     lab.watch.begin(f"search on {place.name}")
     place.search.directory.create()
-    search, _ = place.search.with_rewind_step()
+    search, _ = with_rewind_step(place.search)
     rounds = search.run(lambda rounds: len(rounds) > lab.chosen.number)
     if len(rounds) <= lab.chosen.number:
         raise UsageError(

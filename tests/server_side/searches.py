@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from server_side.find import prepare
+from server_side.find import main, prepare
 from server_side.options import Options
 from server_side.search import Search
 
@@ -93,3 +95,12 @@ def search(path: Path, watch: Watcher | None = None, **changes: Any) -> Search:
     prepared = prepare(options(path, **changes), watch or Watcher())
     prepared.directory.create()
     return prepared
+
+
+def run_worker(arguments: list[str], environment: dict[str, str], told: str) -> None:
+    """The command in a process of its own, with these variables set; what it prints goes to the file `told`."""
+    os.environ.update(environment)
+    with open(told, "w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.exit(main(arguments))

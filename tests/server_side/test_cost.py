@@ -72,6 +72,7 @@ def cost(**changes: Any) -> Cost:
         "tickets": Work(10, 9000, 20, 5),
         "masks": Work(),
         "controls": Work(20, 20000, 40, 10),
+        "stability": Work(),
         "seconds": 7200.0,
         "iterative_steps": 34000,
         "dense_steps": 1000,

@@ -46,7 +46,7 @@ def test_threads_and_interruptions_change_no_bit(tmp_path: Path, damaged: bool) 
     settings: dict[str, Any] = {"engine": "device", "rewind_step": "15it"}
     uninterrupted, again = Watcher(), Watcher()
     whole = search(tmp_path / "whole", uninterrupted, **settings).run()
-    begun = Watcher(stop_after=3)  # at step 15, between two evaluations
+    begun = Watcher(stop_after=2)  # at step 15, between two evaluations
     with pytest.raises(Interrupted):
         search(tmp_path / "stopped", begun, **settings).run()
     (partial,) = (tmp_path / "stopped").rglob("*.partial.npz")  # in the middle of a training

@@ -110,7 +110,7 @@ def test_l1_drives_weights_to_0_and_keeps_the_largest(tmp_path: Path) -> None:
     for strength in (0.0, 0.02):
         small = search(tmp_path / str(strength), steps="200it", regularisation=strength, **settings)
         job = methods.moving_job("l1", small.keeper, small.theta(0), 0, 1, strength)
-        final = small._trained(1, [job])[job.name].final
+        final = small.train_round(1, [job])[job.name].final
         zeros[strength] = sum(int((final[name] == 0).sum()) for name in small.ladder.shapes)
     assert zeros[0.0] == 0
     assert zeros[0.02] > 150  # of 480
@@ -129,7 +129,7 @@ def test_gates_close_where_the_penalty_is_high(tmp_path: Path) -> None:
             learning_rate=0.01,
         )
         job = methods.moving_job("gates", small.keeper, small.theta(0), 0, 1, strength)
-        final = small._trained(1, [job])[job.name].final
+        final = small.train_round(1, [job])[job.name].final
         closed[strength] = sum(int((final[name] == 0).sum()) for name in small.ladder.shapes)
     assert closed[20.0] > 2 * closed[0.01] + 50
 

@@ -34,6 +34,16 @@ def test_filled_options_stay_as_they_are(name: str, choice: dict[str, Any]) -> N
     assert Options(**asdict(filled)).resolve(preset) == filled
 
 
+def test_a_learning_rate_is_of_its_optimizer() -> None:
+    """A preset's rate for SGD is no rate for Adam."""
+    vgg, lenet = PRESETS["vgg-16"].defaults, PRESETS["lenet-300-100"].defaults
+    assert (vgg["optimizer"], lenet["optimizer"]) == ("sgd", "adam")
+    assert Options(optimizer="adam").resolve(vgg).learning_rate == 1e-3
+    assert Options(optimizer="sgd").resolve(lenet).learning_rate == 0.1
+    assert Options(optimizer="sgd", learning_rate=0.5).resolve(lenet).learning_rate == 0.5
+    assert Options(optimizer="sgd").resolve(vgg).learning_rate == vgg["learning_rate"]
+
+
 def test_what_a_user_says_goes_before_the_protocol() -> None:
     conv = PRESETS["conv-2"].defaults
     assert Options(prune_fraction=0.2).resolve(conv).prune_fractions == {}

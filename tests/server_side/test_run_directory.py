@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from server_side import summary
 from server_side.data import load_data, split
@@ -18,7 +19,7 @@ from server_side.options import Options
 from server_side.search import Round
 from server_side.training import Interrupted
 from server_side.training_folder import TrainingFolder
-from tests.server_side.searches import Watcher, blobs, options, search
+from tests.server_side.searches import Tiny, Watcher, blobs, options, search
 
 
 def config(path: Path) -> dict[str, Any]:
@@ -61,6 +62,18 @@ def test_other_versions_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "run.json").write_text(json.dumps(facts))
     with pytest.raises(UsageError, match=f"a run by {name} 0.0.1, not .*; install that version, or name another"):
         search(tmp_path)
+
+
+def test_another_network_by_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search(tmp_path)
+    monkeypatch.setattr("tests.server_side.searches.Tiny", lambda: Tiny().apply(halved))
+    with pytest.raises(UsageError, match="holds a run of another network, or of other initial weights, by that name"):
+        search(tmp_path)
+
+
+def halved(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        module.weight.data /= 2
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b'{"versions": 1}', b""])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server_side import summary
+from server_side import stability, summary
 from server_side.find import main
 from server_side.search import Search
 from server_side.training import Interrupted
@@ -19,14 +19,14 @@ from tests.server_side.searches import Watcher, search
 def test_the_second_training_differs_by_its_order_alone(tmp_path: Path) -> None:
     small = search(tmp_path, rounds=1)
     rounds = small.run()
-    instability = small.instability(rounds[1])
+    instability = stability.of_tickets(small, rounds[1])
     assert instability.shape == (2,)
     assert (instability >= 0).all()
     ticket, again = rounds[1].trainings["seed1-ticket"], small.directory.round_folder(1).load(again_job(small, rounds))
     assert again is not None
     assert again.validation_loss[0] == ticket.validation_loss[0]  # the same weights
     assert again.validation_loss[-1] != ticket.validation_loss[-1]
-    assert small.instability(rounds[1]).tolist() == instability.tolist()  # from the disk
+    assert stability.of_tickets(small, rounds[1]).tolist() == instability.tolist()  # from the disk
 
 
 def again_job(small: Search, rounds: Any) -> Any:
@@ -53,7 +53,7 @@ def test_the_first_stable_step_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     settings: dict[str, Any] = {"rewind_step": "auto", "rounds": 4, "steps": "256it", "learning_rate": 0.02}
     small = search(tmp_path, **settings)
     assert small.rewind_candidates == (0, 1, 4, 16, 32, 64)
-    settled, looked = small.with_rewind_step()
+    settled, looked = stability.with_rewind_step(small)
     assert settled.rewind_step == list(looked)[-1]
     assert all(values.mean() >= 0.02 for values in list(looked.values())[:-1])
     rounds = settled.run()
@@ -66,17 +66,22 @@ def test_the_first_stable_step_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     result = summary.conclude(settled, rounds, 1.0, rewinds=looked)
     assert result["card"]["rewind_step"] == settled.rewind_step
     assert set(result["rewinds"]) == {str(step) for step in looked}
-    monkeypatch.setattr(Search, "_instability", lambda self, ends, part: np.array([0.3]))
-    never, _ = search(tmp_path, **settings).with_rewind_step()
+    counted = result["cost"]["stability"]
+    assert counted["trainings"] == 2 * 2 * len(looked)
+    assert counted["steps"] == 2 * 2 * sum(256 - step for step in looked)
+    assert 0 < counted["live_macs"] < 0.5 * counted["dense_macs"]  # 41 % of the weights are left
+    assert result["cost"]["steps_per_iterative"] == 1.0
+    monkeypatch.setattr(stability, "_instability", lambda search, ends, part: np.array([0.3]))
+    never, _ = stability.with_rewind_step(search(tmp_path, **settings))
     assert never.rewind_step == 64
 
 
 def test_a_stopped_search_for_the_rewind_step_goes_on(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"rewind_step": "auto", "rounds": 1, "steps": "64it"}
     with pytest.raises(Interrupted):
-        search(tmp_path / "stopped", Watcher(100), **settings).with_rewind_step()
+        stability.with_rewind_step(search(tmp_path / "stopped", Watcher(100), **settings))
     (one, looked), (other, again) = (
-        search(tmp_path / run, **settings).with_rewind_step() for run in ("whole", "stopped")
+        stability.with_rewind_step(search(tmp_path / run, **settings)) for run in ("whole", "stopped")
     )
     assert one.rewind_step == other.rewind_step
     assert {step: values.tolist() for step, values in looked.items()} == {s: v.tolist() for s, v in again.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -228,7 +229,12 @@ def test_replicates_do_not_share_their_dropout(tmp_path: Path) -> None:
     for job in jobs:
         engine = DeviceEngine(small.model.network, small.split, small.recipe, 1)
         path = {job.name: tmp_path / f"{job.order}.npz"}
-        engine.train([job], path, Watcher(), lambda job, training: losses.update({job.order: training.train_loss[-1]}))
+        engine.train(
+            [job],
+            path,
+            lambda job: contextlib.nullcontext(Watcher()),
+            lambda job, training: losses.update({job.order: training.train_loss[-1]}),
+        )
     assert losses[0] != losses[1]
 
 
@@ -307,6 +313,6 @@ def test_both_engines_train_on_the_same_augmented_pictures_and_go_on_with_them(t
     plain_pictures = search(tmp_path / "plain", **settings).run()[0].trainings["seed1-dense"]
     assert abs(plain_pictures.train_loss[1] - runs["stacked"][0].trainings["seed1-dense"].train_loss[1]) > 1e-3
     with pytest.raises(Interrupted):
-        search(tmp_path / "stopped", Watcher(2), engine="device", augment="flip,crop2", **settings).run()
+        search(tmp_path / "stopped", Watcher(1), engine="device", augment="flip,crop2", **settings).run()
     resumed = search(tmp_path / "stopped", engine="device", augment="flip,crop2", **settings)
     same_tickets(search(tmp_path / "device", engine="device", augment="flip,crop2", **settings), resumed)

@@ -50,6 +50,16 @@ def test_each_condition_alone_can_say_no(changed: dict[str, Any]) -> None:
     assert not judge(setting, density, 0.002)["winning"]
 
 
+def test_weights_that_were_trained_further_win_nothing() -> None:
+    """Learning-rate rewinding and fine-tuning stop early because their weights had more steps before."""
+    nets = {"dense": DENSE, "ticket": BETTER, "reinit": WORSE}
+    assert judge(nets, 0.2, 0.002)["winning"]
+    verdict = judge(nets, 0.2, 0.002, rewound=False)
+    assert verdict["matching"]
+    assert not verdict["winning"]
+    assert "no  from rewound weights" in "\n".join(explain(verdict))
+
+
 def test_without_controls_nothing_is_won() -> None:
     verdict = judge({"dense": DENSE, "ticket": BETTER}, 0.2, 0.002)
     assert verdict["matching"]
