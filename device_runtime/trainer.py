@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 from device_runtime import _core
 from device_runtime import checkpoint as files
 from device_runtime.artifact import KERNELS, ArtifactInfo, Source, make_options, memory_plan, read_artifact, read_info
+from device_runtime.backends import NATIVE, open_engine, runtime_of
 from device_runtime.data import check_labels, check_samples, check_targets
+from device_runtime.engine import Engine
 from device_runtime.errors import InvalidInput
 
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
+
+UNASKED = {"store_gradients": False, "recompute": False, "half_activations": False, "kernels": "auto", "start": "init"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,15 @@ class Evaluation:
     count: int
 
 
+@dataclass(frozen=True)
+class Native:
+    """What is known of the compiled core alone: its memory by part, and by what a budget is met."""
+
+    core: _core.CoreTrainer
+    memory: dict[str, int]
+    planned: dict[str, int]
+
+
 class Trainer:
     """Trains, evaluates and predicts. Made by `Trainer.open`; a context manager that closes itself.
 
@@ -67,11 +80,9 @@ class Trainer:
     as they were before the failing step, but see `store_gradients` in ticket_runtime.h for plain SGD.
     """
 
-    def __init__(self, artifact: bytes, options: _core.Options) -> None:
-        self._info = read_info(artifact)
-        self._memory, self._planned = memory_plan(artifact, options)
-        self._batch = options.batch
-        self._core = _core.CoreTrainer(artifact, options)
+    def __init__(self, engine: Engine, info: ArtifactInfo, batch: int, native: Native | None = None) -> None:
+        """Use `open`."""
+        self._engine, self._info, self._batch, self._native = engine, info, batch, native
 
     @classmethod
     def open(
@@ -105,6 +116,9 @@ class Trainer:
     ) -> Trainer:
         """A trainer at step 0 of the artifact `source`, a path or bytes. What is None comes from the artifact's recipe.
 
+        Native artifacts are trained by the core of this package; those of ONNX Runtime (a folder) and ExecuTorch (.pte) by these, which follow
+        fewer options and have no memory that is known beforehand.
+
         `optimizer` sgd, adam or adamw; `schedule` constant, step, cosine or linear; `start` init or trained; `seed` fixes
         the sample order and dropout. Plain SGD keeps no gradients unless `store_gradients`. What the backward pass needs is
         kept, or with `recompute` computed again where that saves memory (the same bits), or with `half_activations` kept as
@@ -113,35 +127,42 @@ class Trainer:
         parts would change. Results do not depend on `threads`.
         Raises CorruptArtifact, IncompatibleArtifact, UnsupportedOp, BudgetExceeded, InvalidInput, OSError.
         """
+        given: dict[str, Any] = {
+            "batch": batch,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "beta1": beta1,
+            "beta2": beta2,
+            "epsilon": epsilon,
+            "nesterov": nesterov,
+            "label_smoothing": label_smoothing,
+            "clip_norm": clip_norm,
+            "schedule": schedule,
+            "warmup_steps": warmup_steps,
+            "schedule_steps": schedule_steps,
+            "schedule_factor": schedule_factor,
+            "micro_batch": micro_batch,
+            "store_gradients": store_gradients,
+            "recompute": recompute,
+            "half_activations": half_activations,
+            "threads": threads,
+            "seed": seed,
+            "budget_bytes": budget_bytes,
+            "kernels": kernels,
+            "start": start,
+        }
+        runtime = runtime_of(source)
+        if runtime != NATIVE:
+            asked = {name: value for name, value in given.items() if value is not None and value != UNASKED.get(name)}
+            engine = open_engine(runtime, source, asked)
+            return cls(engine, engine.description.info, engine.settings["batch"])
         artifact = read_artifact(source)
-        options = make_options(
-            artifact,
-            batch=batch,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
-            nesterov=nesterov,
-            label_smoothing=label_smoothing,
-            clip_norm=clip_norm,
-            schedule=schedule,
-            warmup_steps=warmup_steps,
-            schedule_steps=schedule_steps,
-            schedule_factor=schedule_factor,
-            micro_batch=micro_batch,
-            store_gradients=store_gradients,
-            recompute=recompute,
-            half_activations=half_activations,
-            threads=threads,
-            seed=seed,
-            budget_bytes=budget_bytes,
-            kernels=kernels,
-            start=start,
-        )
-        return cls(artifact, options)
+        options = make_options(artifact, **given)
+        memory, planned = memory_plan(artifact, options)
+        core = _core.CoreTrainer(artifact, options)
+        return cls(core, read_info(artifact), options.batch, Native(core, memory, planned))
 
     def fit(
         self,
@@ -167,10 +188,10 @@ class Trainer:
         begin, started = self.progress, time.perf_counter()
         progress, losses, cancelled = begin, [], False
         while not cancelled and not done(progress):
-            rows = self._core.next_batch(len(samples))
+            rows = self._engine.next_batch(len(samples))
             with _naming_the_sample(samples):
-                losses.append(self._core.train_step(self._floats(samples[rows]), labels[rows]))
-            progress = Progress(*self._core.progress(), losses[-1])
+                losses.append(self._engine.train_step(self._floats(samples[rows]), labels[rows]))
+            progress = Progress(*self._engine.progress(), losses[-1])
             if checkpoint is not None and progress.step % checkpoint_every == 0:
                 self.save(checkpoint)
             cancelled = on_step is not None and on_step(progress) is False
@@ -188,11 +209,11 @@ class Trainer:
     def train_step(self, x: Array, y: Array) -> float:
         """One update with at most `batch` samples; the mean loss in nats before it. Leaves epoch and position alone."""
         samples, labels = self._checked(x, y)
-        return self._core.train_step(self._floats(samples), labels)
+        return self._engine.train_step(self._floats(samples), labels)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Of all later steps, by which a schedule's factors go; finite, >= 0. Not in a checkpoint."""
-        self._core.set_learning_rate(learning_rate)
+        self._engine.set_learning_rate(learning_rate)
 
     def train_steps(self, x: Array, y: Array, rows: Array, learning_rates: Array | None = None) -> Floats:
         """One update for each row of `rows` (steps, batch), which numbers samples of x; the losses (steps,).
@@ -201,12 +222,12 @@ class Trainer:
         """
         samples, labels = self._checked(x, y)
         rates = None if learning_rates is None else np.ascontiguousarray(learning_rates, np.float32)
-        return self._core.train_steps(self._floats(samples), labels, np.ascontiguousarray(rows, np.uint32), rates)
+        return self._engine.train_steps(self._floats(samples), labels, np.ascontiguousarray(rows, np.uint32), rates)
 
     def compute_gradients(self, x: Array, y: Array) -> float:
         """The loss of `train_step` without the update; read the gradients from `gradients`. For gradient checks."""
         samples, labels = self._checked(x, y)
-        return self._core.compute_gradients(self._floats(samples), labels)
+        return self._engine.compute_gradients(self._floats(samples), labels)
 
     def evaluate(self, x: Array, y: Array) -> Evaluation:
         """Loss and accuracy over any number of samples; equal scores count as the lowest class."""
@@ -215,7 +236,7 @@ class Trainer:
         whole = samples.dtype == np.float32 and samples.flags.c_contiguous  # nothing to convert
         for part in [slice(None)] if whole else self._parts(len(samples)):
             with _naming_the_sample(samples):
-                part_loss, part_correct = self._core.evaluate(self._floats(samples[part]), labels[part])
+                part_loss, part_correct = self._engine.evaluate(self._floats(samples[part]), labels[part])
             loss_sum, correct = loss_sum + part_loss, correct + part_correct
         return Evaluation(loss_sum / len(samples), correct / len(samples), correct, len(samples))
 
@@ -223,7 +244,7 @@ class Trainer:
         """Probabilities (n, class_count) of any number of samples."""
         samples = self._checked_samples(x)
         with _naming_the_sample(samples):
-            parts = [self._core.predict(self._floats(samples[part])) for part in self._parts(len(samples))]
+            parts = [self._engine.predict(self._floats(samples[part])) for part in self._parts(len(samples))]
         return np.concatenate(parts)
 
     def save(self, path: str | os.PathLike[str] | None = None) -> bytes:
@@ -231,7 +252,7 @@ class Trainer:
 
         The file that was at `path` becomes `path`.previous, and no kill or full disk costs both. Raises OSError.
         """
-        content = self._core.save()
+        content = self._engine.save()
         if path is not None:
             files.save_generation(path, content)
         return content
@@ -243,28 +264,28 @@ class Trainer:
         InvalidInput if it is of another optimizer; the trainer is then as before.
         """
         if isinstance(source, bytes):
-            self._core.restore(source)
+            self._engine.restore(source)
         elif missing_ok and not files.exists(source):
-            self._core.progress()  # a closed trainer must not look restored
+            self._engine.progress()  # a closed trainer must not look restored
             return False
         else:
-            files.load_newest(source, self._core.restore)
+            files.load_newest(source, self._engine.restore)
         return True
 
     def reset(self) -> None:
         """Back to the values it was opened with, at step 0; the seed stays."""
-        self._core.reset()
+        self._engine.reset()
 
     def export(self, path: str | os.PathLike[str] | None = None) -> bytes:
         """A new artifact: the same ticket with the present values as its trained ones; also to `path` if given."""
-        content = self._core.export_artifact()
+        content = self._engine.export_artifact()
         if path is not None:
             files.write_file(path, content)
         return content
 
     def close(self) -> None:
         """Gives the memory back, after a step that another thread may be in. Any number of times."""
-        self._core.close()
+        self._engine.close()
 
     def __enter__(self) -> Trainer:
         return self
@@ -285,41 +306,47 @@ class Trainer:
     @property
     def micro_batch(self) -> int:
         """Samples of a batch that are computed at a time; fewer than `batch` where a budget asks for it."""
-        return self._planned["micro_batch"]
+        return self._known("micro_batch").planned["micro_batch"]
 
     @property
     def recomputed_nodes(self) -> int:
         """Nodes of the network that a step computes twice, to save memory."""
-        return self._planned["recomputed_nodes"]
+        return self._known("recomputed_nodes").planned["recomputed_nodes"]
 
     @property
     def progress(self) -> Progress:
-        return Progress(*self._core.progress())
+        return Progress(*self._engine.progress())
 
     @property
     def memory(self) -> dict[str, int]:
         """The arena by part, in bytes, and its `total`."""
-        return dict(self._memory)
+        return dict(self._known("memory").memory)
 
     @property
     def arena_bytes(self) -> int:
-        return self._memory["total"]
+        return self._known("arena_bytes").memory["total"]
 
     @property
     def kernels(self) -> str:
         """The kernels that run; every choice gives the same bits."""
-        code = self._core.kernels_in_use()
+        code = self._known("kernels").core.kernels_in_use()
         return next(name for name, value in KERNELS.items() if value == code)
 
     @property
     def values(self) -> Floats:
         """A copy of every stored value in the artifact's order: live weights in CSR order, dense and masked ones row-major."""
-        return self._core.values()
+        return self._engine.values()
 
     @property
     def gradients(self) -> Floats:
         """A copy, in the order of `values`; of the last `compute_gradients`."""
-        return self._core.gradients()
+        return self._engine.gradients()
+
+    def _known(self, what: str) -> Native:
+        """Raises InvalidInput where another runtime trains, of which it is not known."""
+        if self._native is None:
+            raise InvalidInput(f"{what} is known of native artifacts alone; export the ticket as native")
+        return self._native
 
     def _goal(self, epochs: int | None, steps: int | None) -> Callable[[Progress], bool]:
         if epochs is not None and steps is not None:

@@ -80,7 +80,7 @@ def test_the_seed_decides_the_order_and_each_epoch_draws_every_sample_once() -> 
     orders = []
     for seed in (1, 1, 2):
         with Trainer.open(artifact(net), batch=8, seed=seed) as trainer:
-            orders.append([trainer._core.next_batch(21) for _ in range(6)])
+            orders.append([trainer._engine.next_batch(21) for _ in range(6)])
     assert [len(rows) for rows in orders[0]] == [8, 8, 5] * 2
     first, second = np.concatenate(orders[0][:3]), np.concatenate(orders[0][3:])
     assert sorted(first) == sorted(second) == list(range(21))
@@ -96,6 +96,6 @@ def test_fit_takes_the_batches_as_they_are_drawn() -> None:
     with Trainer.open(artifact(net)) as fitted, Trainer.open(artifact(net)) as stepped:
         losses = fitted.fit(x, y, epochs=2).losses
         for loss in losses:
-            rows = stepped._core.next_batch(21)
+            rows = stepped._engine.next_batch(21)
             assert stepped.train_step(x[rows], y[rows]) == loss
         assert stepped.save() == fitted.save()

@@ -106,7 +106,7 @@ import sys
 import numpy as np
 from device_runtime import InvalidInput, Trainer
 with Trainer.open(sys.argv[1]) as trainer:
-    core, x, y = trainer._core, np.zeros((0, 12), np.float32), np.zeros(0, np.int32)
+    core, x, y = trainer._engine, np.zeros((0, 12), np.float32), np.zeros(0, np.int32)
     rows = np.zeros(({steps}, 3), np.uint32)
     for call in (lambda: core.train_steps(x, y, rows, None), lambda: core.train_step(x, y), lambda: core.predict(x),
                  lambda: core.evaluate(x, y), lambda: core.compute_gradients(x, y), lambda: core.next_batch(0)):
