@@ -94,7 +94,7 @@ $(VENV)/.demo-$(HASH): $(VENV)/bin/python $(NATIVE)
 	$(install)
 	touch $@
 
-$(VENV)/.test-$(HASH): EXTRAS := dev,server,data,large,tensorboard,mlflow,onnx,ort,executorch
+$(VENV)/.test-$(HASH): EXTRAS := dev,server,data,large,tensorboard,mlflow,sign,onnx,ort,executorch
 $(VENV)/.test-$(HASH): $(VENV)/bin/python $(NATIVE)
 	.ci/need strace=strace
 	$(install)

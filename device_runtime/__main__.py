@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from device_runtime import commands
 from device_runtime.artifact import KERNELS, OPTIMIZERS, STARTS
 from device_runtime.errors import CheckpointWarning, NonFiniteLoss, PocketTicketError
+from device_runtime.signature import checked
 
 FAILURE, BAD_INPUT = 1, 2
 
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", CheckpointWarning)
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         try:
+            if arguments.public_key is not None:
+                arguments.artifact = checked(arguments.artifact, arguments.public_key)
             return int(arguments.command(arguments))
         except KeyboardInterrupt:
             return _complain("interrupted", commands.INTERRUPTED)
@@ -86,6 +89,7 @@ def _command(subparsers: Subparsers, name: str, summary: str, *, data: bool = Tr
     parser.add_argument("artifact", help="the artifact, a .tkt file")
     if data:
         _option(parser, "--data", "x, y and if present user, x_test, y_test", required=True, metavar="npz:FILE")
+    _option(parser, "--public-key", "refuse an artifact without ARTIFACT.sig by this key, in PEM", metavar="FILE")
     _option(parser, "--json", "print exactly one JSON object on stdout", action="store_true")
     _option(parser, "--quiet", "no progress on stderr", action="store_true")
     _option(parser, "--batch", "samples a step (default: the recipe's)", type=int, metavar="N")

@@ -24,6 +24,7 @@ from device_runtime.backends import NATIVE, open_engine, runtime_of
 from device_runtime.data import check_labels, check_samples, check_targets
 from device_runtime.engine import Engine
 from device_runtime.errors import InvalidInput
+from device_runtime.signature import checked
 
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
@@ -113,6 +114,8 @@ class Trainer:
         budget_bytes: int | None = None,
         kernels: str = "auto",
         start: str = "init",
+        public_key: Source | None = None,
+        signature: Source | None = None,
     ) -> Trainer:
         """A trainer at step 0 of the artifact `source`, a path or bytes. What is None comes from the artifact's recipe.
 
@@ -125,8 +128,13 @@ class Trainer:
         half floats (rounded gradients). Over `budget_bytes` a batch is worked through in ever smaller parts, `micro_batch`
         samples each, and if that is not enough nodes are recomputed; the other way round with batch normalisation, which
         parts would change. Results do not depend on `threads`.
+        With `public_key` (PEM, or a file of it) the signature beside the artifact, or the `signature` given, is checked before anything else reads it.
         Raises CorruptArtifact, IncompatibleArtifact, UnsupportedOp, BudgetExceeded, InvalidInput, OSError.
         """
+        if public_key is not None:
+            source = checked(source, public_key, signature)
+        elif signature is not None:
+            raise InvalidInput("a signature without public_key is not checked; give both")
         given: dict[str, Any] = {
             "batch": batch,
             "optimizer": optimizer,

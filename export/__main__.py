@@ -1,4 +1,5 @@
-"""`python -m export TICKET_DIR`: writes a ticket as the files that devices run, each whole or not at all.
+"""`python -m export TICKET_DIR`: writes a ticket as the files that devices run, each whole or not at all. `keygen` and `sign` in the
+place of TICKET_DIR are tools beside it (sign.py); `./sign` is a ticket of that name.
 
 Machine output (`--json`) and the table go to stdout, errors to stderr as one line. Exit codes: 0 written; 2 bad input,
 a missing optional package, or a disk that refuses; 130 interrupted.
@@ -15,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from export.errors import UsageError
 
 if TYPE_CHECKING:
     from export.compact import Compaction
@@ -46,18 +49,21 @@ def _onnx(source: Ticket | Compaction, values: Values) -> bytes:
 
 
 FORMATS: Mapping[str, Format] = {"native": Format(".tkt", _native), "onnx": Format(".onnx", _onnx)}
-EXTRAS = {"safetensors": "export", "onnx": "onnx", "numpy": "export"}
-
-
-class UsageError(ValueError):
-    """A bad option or a missing package, in one line."""
+EXTRAS = {"safetensors": "export", "onnx": "onnx", "numpy": "export", "cryptography": "sign"}
+TOOLS = ("keygen", "sign")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = None if given[:1] and given[0] in TOOLS else _parser().parse_args(given)
     try:
-        _run(options)
+        if options is None:
+            from export import sign
+
+            print(sign.told(given[0], given[1:]), flush=True)
+        else:
+            _run(options)
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted; every file there is whole", file=sys.stderr)
         return 130
@@ -73,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Write a ticket as the files that devices run.", allow_abbrev=False
+        prog=PROGRAM,
+        description="Write a ticket as the files that devices run.",
+        epilog=f"tools: {PROGRAM} keygen FOLDER makes a pair of keys; {PROGRAM} sign ARTIFACT --key FILE signs an artifact",
+        allow_abbrev=False,
     )
     parser.add_argument("ticket", metavar="TICKET_DIR", type=Path, help="the directory that server_side.find wrote")
     parser.add_argument(
