@@ -25,7 +25,6 @@ def describe(source: Ticket | Compaction) -> dict[str, Any]:
     if trained_by["class_weights"] is not None:
         trained_by["class_weights"] = trained_by["class_weights"].tolist()
     prunable = sum(mask.size for mask in original.masks.values())
-    state = {node.params[role] for node in network.nodes for role in node.params if role.startswith("running_")}
     return {
         "version": VERSION,
         "ticket_hash": original.hash,
@@ -38,7 +37,7 @@ def describe(source: Ticket | Compaction) -> dict[str, Any]:
                 "name": parameter.name,
                 "shape": list(parameter.shape),
                 "live": int(ticket.masks[parameter.name].sum()) if parameter.name in ticket.masks else None,
-                "state": parameter.name in state,
+                "state": parameter.state,
             }
             for parameter in network.parameters
         ],

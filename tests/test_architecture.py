@@ -25,8 +25,9 @@ OURS = {
     "export": (),
     "device_runtime": (),
 }
-# The files of the search that train on the device's runtime, or ask it what a ticket takes, through the door of devices.
+# The files that train on the device's runtime, or ask it what a ticket takes, through the door of devices.
 ENGINE = {
+    "export/gate.py": ("device_runtime.Trainer",),
     "server_side/device_engine.py": (
         "export.layout",
         "export.to_native",
@@ -44,6 +45,8 @@ ENGINE = {
 THIRD_PARTY = {"export": {"numpy", "safetensors", "onnx"}, "device_runtime": {"numpy"}}
 FURTHER = {  # and which files alone
     "export/lower.py": {"torch"},
+    "export/reference.py": {"torch"},
+    "export/gate.py": {"torch"},
     "export/sign.py": {"cryptography"},
     "device_runtime/signature.py": {"cryptography"},
 }

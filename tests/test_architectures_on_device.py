@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from device_runtime import Trainer
+from export import reference as interpret
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
 from tests.architectures import ARCHITECTURES
 from tests.device_runtime.reference import one_thread
-from tests.export import interpret
 from tests.export.architecture_tickets import architecture_ticket
 
 BATCH = 6

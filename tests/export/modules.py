@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from export import reference as interpret
 from export.network import Network
-from tests.export import interpret
 
 BATCH = 4
 IMAGE, SIGNAL, VECTOR = (4, 6, 8), (4, 8), (6,)

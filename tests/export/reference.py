@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export import reference as interpret
 from export.ticket import Floats, Ticket
-from tests.export import interpret
 
 
 def forward(ticket: Ticket, values: Mapping[str, Floats], samples: Floats) -> NDArray[np.float64]:

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from export import reference as interpret
 from export.lower import UnsupportedOperator, lower
 from export.network import Network, NetworkError
 from tests.architectures import ARCHITECTURES
-from tests.export import interpret
 from tests.export.modules import SIGNAL, VECTOR, Function, check_same, samples
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from export import reference as interpret
 from export.lower import lower
 from export.network import Network, Shape
 from server_side.architectures import POOL, conv_net, lenet_300_100, sensor_1d, vgg
@@ -25,7 +26,6 @@ from server_side.models import load_model
 from server_side.preset import layer_sizes
 from server_side.presets import PRESETS
 from server_side.residual_architectures import BasicBlock, resnet_imagenet
-from tests.export import interpret
 
 # Prunable weights, and all trained numbers: 266,610 and 274,042 (with running statistics) are Frankle et al.'s,
 # 11,689,512 and 25,557,032 torchvision's.

@@ -1,27 +1,59 @@
-"""Computes a Network from its JSON alone, one torch function an operator: the meaning of a description, for tests.
+"""What a Network means, in PyTorch: one plain function an operator, its losses and its recipe's optimizer.
 
-Works in the precision of its values. In training batch norm takes the batch's statistics and moves the running ones.
+For checks, in the precision of the values that are given. In training batch norm takes the batch's statistics and moves the running ones.
+Shares nothing with the lowerings to other formats, which it judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from export.card import Normalisation, Recipe
+from export.network import Network
+
 Values = Mapping[str, torch.Tensor]
 
 
 def run(document: Mapping[str, Any], values: Values, samples: torch.Tensor, *, training: bool = False) -> torch.Tensor:
-    """Scores `(n, elements)` of samples `(n, *input_shape)`; running statistics in `values` are changed in training."""
+    """Scores `(n, elements)` of normalised samples `(n, *input_shape)`, by the network's JSON; running statistics in `values` are changed in training."""
     buffers = [samples]
     for node in document["nodes"]:
         inputs = [buffers[b] for b in node["inputs"]]
         params = {role: values[name] for role, name in node["params"].items()}
         buffers.append(OPERATORS[node["op"]](inputs, params, node["attrs"], training))
     return buffers[-1]
+
+
+def normalised(samples: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+    """Of raw samples, along the first dimension of each."""
+    shape = (-1,) + (1,) * (samples.ndim - 2)
+    mean, inverse_std = (
+        torch.from_numpy(part).to(samples).reshape(shape) for part in (normalisation.mean, normalisation.inverse_std)
+    )
+    return (samples - mean) * inverse_std
+
+
+def loss(network: Network, recipe: Recipe, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The mean that a step trains by."""
+    if network.loss == "mse":
+        return F.mse_loss(scores, targets)
+    if network.loss == "bce":
+        return F.binary_cross_entropy_with_logits(scores, targets)
+    weights = None if recipe.class_weights is None else torch.from_numpy(recipe.class_weights).to(scores)
+    return F.cross_entropy(scores, targets, weights, label_smoothing=recipe.label_smoothing)
+
+
+def optimizer(recipe: Recipe, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+    """At the recipe's own rate; schedule and clipping are the caller's."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, rate, (recipe.beta1, recipe.beta2), recipe.epsilon, decay)
 
 
 def _conv(x: torch.Tensor, p: Values, a: Any) -> torch.Tensor:
