@@ -43,6 +43,8 @@ ENGINE = {
 # Which packages of others; the server side may use any.
 THIRD_PARTY = {"export": {"numpy", "safetensors", "onnx"}, "device_runtime": {"numpy"}}
 TORCH_MAY = {"export/lower.py"}
+# Runtimes that an app ships already, and the files that may use them.
+RUNTIMES = {"onnxruntime": {"export/to_ort.py", "device_runtime/backends/onnxruntime.py"}}
 NETWORK_MODULES = {
     *("asyncio", "email", "ftplib", "http", "imaplib", "nntplib", "poplib", "select", "selectors", "smtplib", "socket"),
     *("socketserver", "ssl", "telnetlib", "urllib", "webbrowser", "wsgiref", "xmlrpc"),
@@ -107,6 +109,8 @@ def wrong_import(part: str, place: str, name: str) -> str | None:
     if part == "device_runtime" and top in NETWORK_MODULES:
         return "the device side has no network"
     if top in sys.stdlib_module_names or part not in THIRD_PARTY or (top == "torch" and place in TORCH_MAY):
+        return None
+    if place in RUNTIMES.get(top, ()):
         return None
     return None if top in THIRD_PARTY[part] else f"{part} may use {', '.join(sorted(THIRD_PARTY[part]))}"
 
@@ -192,11 +196,13 @@ WRONG_PYTHON = {
     "device_runtime/d.py": ("from urllib.request import urlopen", "the device side has no network"),
     "device_runtime/e.py": ("from ..export import ticket", "device_runtime may import nothing of ours"),
     "device_runtime/f.py": ("import safetensors", "device_runtime may use numpy"),
+    "device_runtime/g.py": ("from onnxruntime.training.api import Module", "device_runtime may use numpy"),
 }
 RIGHT_PYTHON = {
     "server_side/ok.py": "import os\nimport torch\nfrom export.ticket import Ticket\nfrom export import network",
     "export/lower.py": "import torch\nfrom torch import nn\nfrom .ticket import Ticket\nfrom . import network",
     "export/ok.py": "import numpy as np\nfrom safetensors.numpy import load\nimport urllib.parse",
+    "device_runtime/backends/onnxruntime.py": "import onnxruntime",
     "device_runtime/ok.py": "import numpy as np\nimport json\nfrom device_runtime import _core",
 }
 
