@@ -39,13 +39,14 @@ class OnnxRuntimeEngine(BackendEngine):
     def open(cls, source: Source, given: Mapping[str, Any]) -> OnnxRuntimeEngine:
         assert not isinstance(source, bytes)
         folder = Path(source)
-        description, _ = _checked(folder)
-        return cls(folder, description, settings_of(description.recipe, given))
+        description, checkpoint = _checked(folder)
+        return cls(folder, checkpoint, description, settings_of(description.recipe, given))
 
-    def __init__(self, folder: Path, description: Description, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, checkpoint: bytes, description: Description, settings: Mapping[str, Any]) -> None:
+        """`checkpoint` of step 0. The folder is read again by `reset` and `restore` where the optimizer has moments."""
         super().__init__(description, settings)
-        self._folder = folder
-        self._load(_checked(folder)[1])
+        self._folder, self._checkpoint = folder, checkpoint
+        self._load(checkpoint)
         self._begun = self._named_values()
 
     def _load(self, checkpoint: bytes) -> None:
@@ -53,15 +54,15 @@ class OnnxRuntimeEngine(BackendEngine):
         _checked(self._folder)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = int(self.settings["threads"]), 1
-        options.log_severity_level = 3
+        options.log_severity_level = 3  # errors, which are raised too
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch, CHECKPOINT)
                 path.write_bytes(checkpoint)
-                self._state = CheckpointState.load_checkpoint(path)
-                models = [self._folder / name for name in (TRAINING, EVAL, OPTIMIZER)]
-                self._module = Module(models[0], self._state, models[1], session_options=options)
-                self._optimizer = Optimizer(models[2], self._module)
+                state = CheckpointState.load_checkpoint(path)
+            models = [self._folder / name for name in (TRAINING, EVAL, OPTIMIZER)]
+            module = Module(models[0], state, models[1], session_options=options)
+            self._state, self._module, self._optimizer = state, module, Optimizer(models[2], module)
         except Exception as error:  # it has no common class of its own
             told = " ".join(str(error).split())[:200]
             raise IncompatibleArtifact(
@@ -122,7 +123,7 @@ class OnnxRuntimeEngine(BackendEngine):
     def _load_optimizer_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         if self._has_moments:
             values = self._named_values()
-            self._load(state[CHECKPOINT].tobytes() if state else _checked(self._folder)[1])
+            self._load(state[CHECKPOINT].tobytes() if state else self._checkpoint)
             self._load_values(values)
 
     @property
