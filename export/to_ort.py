@@ -65,7 +65,7 @@ def to_ort(source: Ticket | Compaction, values: Values = "init") -> dict[str, by
 
 
 def _check(r: Recipe) -> None:
-    if r.nesterov:
+    if r.nesterov and r.optimizer == "sgd":
         raise TicketError(
             "recipe: nesterov by ONNX Runtime: its optimizers have none; leave it out, or export as native"
         )

@@ -7,6 +7,7 @@ training or wrong: these are written out. Dropout is refused by name.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,12 @@ def append_trained(graph: Graph, node: Node, inputs: list[str], shape: Shape, be
         )
     if node.op == "batch_norm":
         return _batch_norm(graph, node, inputs[0], shape, nexts)
-    if node.op == "hardswish":
-        return _hardswish(graph, inputs[0])
-    if node.op == "avg_pool":
-        return _avg_pool(graph, node, inputs[0], shape, before)
+    if node.op in OWN:
+        return OWN[node.op](graph, node, inputs[0], shape, before)
     return append(graph, node, inputs, shape)
 
 
-def _hardswish(graph: Graph, x: str) -> str:
+def _hardswish(graph: Graph, node: Node, x: str, shape: Shape, before: Shape) -> str:
     """x relu6(x + 3) / 6: there is no gradient of HardSigmoid."""
     moved = graph.add("Add", [x, graph.number(3.0)])
     gate = graph.add("Clip", [moved, graph.number(0.0), graph.number(6.0)])
@@ -107,3 +106,6 @@ def _moved(graph: Graph, name: str, old: str, new: str, node: Node) -> str:
     step = graph.add("Mul", [graph.add("Sub", [new, old]), graph.number(node.real("momentum"))])
     flat = graph.constant("flat", np.array([-1], np.int64))
     return graph.add("Reshape", [graph.add("Add", [old, step]), flat], name + NEXT)
+
+
+OWN: dict[str, Callable[[Graph, Node, str, Shape, Shape], str]] = {"hardswish": _hardswish, "avg_pool": _avg_pool}
