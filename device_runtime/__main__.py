@@ -86,7 +86,7 @@ def _option(parser: argparse._ActionsContainer, flag: str, text: str, **settings
 def _command(subparsers: Subparsers, name: str, summary: str, *, data: bool = True) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.set_defaults(command=getattr(commands, name))
-    parser.add_argument("artifact", help="the artifact, a .tkt file")
+    parser.add_argument("artifact", help="the artifact: a .tkt file, or the .ort folder of ONNX Runtime")
     if data:
         _option(parser, "--data", "x, y and if present user, x_test, y_test", required=True, metavar="npz:FILE")
     _option(parser, "--public-key", "refuse an artifact without ARTIFACT.sig by this key, in PEM", metavar="FILE")

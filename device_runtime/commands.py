@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from device_runtime import artifact as artifacts
 from device_runtime import checkpoint as files
 from device_runtime import simulator
+from device_runtime.backends import NATIVE, runtime_of
 from device_runtime.data import Array, Data, load_npz
 from device_runtime.errors import InvalidInput
 from device_runtime.terminal import ProgressLine, interruptible, print_devices, print_json, print_sizes, print_training
@@ -33,6 +34,7 @@ _RUNTIME = ("seed", "budget_bytes", "recompute", "half_activations", "kernels", 
 
 
 def inspect(arguments: Namespace) -> int:
+    _check_native(arguments.artifact, "inspect")
     facts = artifacts.inspect(arguments.artifact, **_options(arguments))
     if arguments.json:
         print_json(facts)
@@ -52,6 +54,8 @@ def inspect(arguments: Namespace) -> int:
 def train(arguments: Namespace) -> int:
     data = _load(arguments.data)
     with Trainer.open(arguments.artifact, **_options(arguments)) as trainer:
+        if arguments.output is not None and not trainer.is_native:
+            raise InvalidInput(f"output '{arguments.output}': only native artifacts are written; give --checkpoint")
         resumed = arguments.checkpoint is not None and trainer.restore(arguments.checkpoint, missing_ok=True)
         if resumed:
             print(f"resumed from '{arguments.checkpoint}' at step {trainer.progress.step}", file=sys.stderr)
@@ -108,6 +112,7 @@ def predict(arguments: Namespace) -> int:
 
 
 def simulate(arguments: Namespace) -> int:
+    _check_native(arguments.artifact, "simulate")
     data = _load(arguments.data)
     if data.user is None:
         print(f"'{arguments.data}' has no key 'user': one device gets every sample", file=sys.stderr)
@@ -162,8 +167,8 @@ def _training(trainer: Trainer, report: FitReport) -> dict[str, Any]:
         "last_loss": float(report.losses[-1]) if report.steps else None,
         "interrupted": report.cancelled,
         "seconds": report.seconds,
-        "arena_bytes": trainer.arena_bytes,
-        "kernels": trainer.kernels,
+        "arena_bytes": trainer.arena_bytes if trainer.is_native else None,
+        "kernels": trainer.kernels if trainer.is_native else None,
     }
 
 
@@ -180,6 +185,12 @@ def _open_restored(arguments: Namespace) -> Trainer:
     if arguments.checkpoint is not None:
         trainer.restore(arguments.checkpoint)
     return trainer
+
+
+def _check_native(artifact: str, command: str) -> None:
+    runtime = runtime_of(artifact)
+    if runtime != NATIVE:
+        raise InvalidInput(f"'{artifact}' is for {runtime}; {command} takes a native artifact alone")
 
 
 def _load(spec: str, *, labels: bool = True) -> Data:

@@ -82,7 +82,8 @@ def print_training(result: dict[str, Any]) -> None:
     rate = result["steps"] / result["seconds"] if result["seconds"] else 0.0
     print(f"{verb} at step {result['step']}, epoch {result['epoch']}: {result['steps']} steps, {rate:.0f} a second")
     if result["steps"]:
-        print(f"loss {result['first_loss']:.4f} -> {result['last_loss']:.4f}, arena {result['arena_bytes']:,} bytes")
+        arena = "" if result["arena_bytes"] is None else f", arena {result['arena_bytes']:,} bytes"
+        print(f"loss {result['first_loss']:.4f} -> {result['last_loss']:.4f}{arena}")
     for split in ("train", "test"):
         if split in result:
             print(f"accuracy {result[split]['accuracy']:.4f} on {result[split]['count']} samples ({split})")

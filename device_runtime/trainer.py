@@ -308,6 +308,11 @@ class Trainer:
         return self._info
 
     @property
+    def is_native(self) -> bool:
+        """Whether the core of this package trains, which alone writes artifacts and knows its memory."""
+        return self._native is not None
+
+    @property
     def batch(self) -> int:
         return self._batch
 

@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from export.ticket import Ticket
 
 Values = Literal["init", "trained"]
+Content = bytes | Mapping[str, bytes]
 
 PROGRAM = "python -m export"
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of artifact: its file ending and how a ticket becomes its bytes; imports what it needs when called."""
+    """A kind of artifact: its ending and how a ticket becomes its bytes, or the files of a folder by name; imports what it
+    needs when called."""
 
     suffix: str
-    write: Callable[[Ticket | Compaction, Values], bytes]
+    write: Callable[[Ticket | Compaction, Values], Content]
 
 
 def _native(source: Ticket | Compaction, values: Values) -> bytes:
@@ -48,8 +50,18 @@ def _onnx(source: Ticket | Compaction, values: Values) -> bytes:
     return to_onnx_bytes(source, values)
 
 
-FORMATS: Mapping[str, Format] = {"native": Format(".tkt", _native), "onnx": Format(".onnx", _onnx)}
-EXTRAS = {"safetensors": "export", "onnx": "onnx", "numpy": "export", "cryptography": "sign"}
+def _ort(source: Ticket | Compaction, values: Values) -> Mapping[str, bytes]:
+    from export.to_ort import to_ort
+
+    return to_ort(source, values)
+
+
+FORMATS: Mapping[str, Format] = {
+    "native": Format(".tkt", _native),
+    "onnx": Format(".onnx", _onnx),
+    "ort": Format(".ort", _ort),
+}
+EXTRAS = {"safetensors": "export", "onnx": "onnx", "onnxruntime": "ort", "numpy": "export", "cryptography": "sign"}
 TOOLS = ("keygen", "sign")
 
 
@@ -108,7 +120,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from export.atomic import write_file
     from export.compact import compact
     from export.ticket import load_ticket
 
@@ -124,7 +135,7 @@ def _run(options: argparse.Namespace) -> None:
     paths = {kind: folder / f"{name}{FORMATS[kind].suffix}" for kind in formats}
     for kind, content in contents.items():
         try:
-            write_file(paths[kind], content)
+            _write(paths[kind], content)
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"cannot write '{paths[kind]}': {reason}; free the disk or give --output-dir") from error
@@ -133,6 +144,29 @@ def _run(options: argparse.Namespace) -> None:
         print(json.dumps(report), flush=True)
     elif not options.quiet:
         print(_table(report), flush=True)
+
+
+def _write(path: Path, content: Content) -> None:
+    """A folder is left as it is if it is the same, and never overwritten, which could not be done at once."""
+    from export.atomic import write_directory, write_file
+
+    if isinstance(content, bytes):
+        write_file(path, content)
+    elif not path.exists():
+        write_directory(path, content)
+    elif not path.is_dir() or {file.name: file.read_bytes() for file in path.iterdir()} != content:
+        raise UsageError(f"'{path}' exists and holds something else; remove it or give --output-dir")
+
+
+def _sha256(content: Content) -> str:
+    """Of a file; of a folder that of what `sha256sum *` prints there."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    return _sha256("".join(f"{_sha256(content[name])}  {name}\n" for name in sorted(content)).encode())
+
+
+def _bytes(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else sum(map(len, content.values()))
 
 
 def _formats(text: str) -> list[str]:
@@ -144,15 +178,15 @@ def _formats(text: str) -> list[str]:
 
 
 def _report(
-    ticket: Ticket, compaction: Compaction | None, paths: Mapping[str, Path], contents: Mapping[str, bytes]
+    ticket: Ticket, compaction: Compaction | None, paths: Mapping[str, Path], contents: Mapping[str, Content]
 ) -> dict[str, Any]:
     return {
         "artifacts": [
             {
                 "format": kind,
                 "path": str(paths[kind]),
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
+                "bytes": _bytes(content),
+                "sha256": _sha256(content),
             }
             for kind, content in contents.items()
         ],

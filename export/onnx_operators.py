@@ -75,7 +75,7 @@ def _concat(graph: Graph, node: Node, inputs: Inputs, shape: Shape) -> str:
     return graph.add("Concat", inputs, axis=1)
 
 
-def _window(node: Node, shape: Shape) -> dict[str, Any]:
+def window(node: Node, shape: Shape) -> dict[str, Any]:
     """Of the dimensions a sample has: the width alone where it has no height."""
     axes = "hw"[3 - len(shape) :]
     names = {"kernel": "kernel_shape", "stride": "strides", "dilation": "dilations"}
@@ -90,16 +90,16 @@ def _window(node: Node, shape: Shape) -> dict[str, Any]:
 
 def _conv(graph: Graph, node: Node, inputs: Inputs, shape: Shape) -> str:
     operands = [*inputs, node.params["weight"], *_bias(node)]
-    return graph.add("Conv", operands, group=node.attrs["groups"], **_window(node, shape))
+    return graph.add("Conv", operands, group=node.attrs["groups"], **window(node, shape))
 
 
 def _max_pool(graph: Graph, node: Node, inputs: Inputs, shape: Shape) -> str:
-    return graph.add("MaxPool", inputs, **_window(node, shape))
+    return graph.add("MaxPool", inputs, **window(node, shape))
 
 
 def _avg_pool(graph: Graph, node: Node, inputs: Inputs, shape: Shape) -> str:
     count_include_pad = node.attrs["count_include_pad"]
-    return graph.add("AveragePool", inputs, count_include_pad=count_include_pad, **_window(node, shape))
+    return graph.add("AveragePool", inputs, count_include_pad=count_include_pad, **window(node, shape))
 
 
 def _global_avg_pool(graph: Graph, node: Node, inputs: Inputs, shape: Shape) -> str:

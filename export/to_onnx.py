@@ -36,18 +36,18 @@ def to_onnx(source: Ticket | Compaction, values: Values = "init") -> onnx.ModelP
     lacks the normalisation. A compacted ticket gives the same function, but who runs it may add in another order.
     """
     ticket, original = (source.ticket, source.original) if isinstance(source, Compaction) else (source, source)
-    parameters = _chosen(ticket, values)
+    parameters = chosen_values(ticket, values)
     network = ticket.network
     graph = Graph()
-    buffers = [_normalised(graph, ticket)]
+    buffers = [normalised(graph, ticket)]
     for node in network.nodes:
         buffers.append(append(graph, node, [buffers[b] for b in node.inputs], network.shapes[len(buffers)]))
     dense, sparse = _initializers(parameters, ticket)
     onnx_graph = helper.make_graph(
         graph.nodes,
         "ticket",
-        [_tensor(INPUT, network.input_shape)],
-        [_tensor(name, network.output_shape) for name in _outputs(graph, network.loss)],
+        [tensor(INPUT, network.input_shape)],
+        [tensor(name, network.output_shape) for name in outputs(graph, network.loss)],
         initializer=[*graph.constants.values(), *dense],
         sparse_initializer=sparse,
     )
@@ -69,7 +69,7 @@ def to_onnx_bytes(source: Ticket | Compaction, values: Values = "init") -> bytes
     return content
 
 
-def _chosen(ticket: Ticket, values: Values) -> Mapping[str, Floats]:
+def chosen_values(ticket: Ticket, values: Values) -> Mapping[str, Floats]:
     chosen = {"init": ticket.init, "trained": ticket.trained}[values]
     if chosen is None:
         raise TicketError("the ticket holds no trained values; export the initial ones (values = init)")
@@ -79,11 +79,11 @@ def _chosen(ticket: Ticket, values: Values) -> Mapping[str, Floats]:
     return chosen
 
 
-def _tensor(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
+def tensor(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
 
 
-def _normalised(graph: Graph, ticket: Ticket) -> str:
+def normalised(graph: Graph, ticket: Ticket) -> str:
     """`(x - mean[c]) * inverse_std[c]`, in the order of the device runtime, so that it rounds alike."""
     n = normalisation(ticket)
     shape = (len(n.mean),) + (1,) * (len(ticket.network.input_shape) - 1)  # along the first dimension of a sample
@@ -92,7 +92,7 @@ def _normalised(graph: Graph, ticket: Ticket) -> str:
     return graph.add("Mul", [graph.add("Sub", [INPUT, mean]), inverse_std])
 
 
-def _outputs(graph: Graph, loss: str) -> list[str]:
+def outputs(graph: Graph, loss: str) -> list[str]:
     scores = graph.rename_last(OUTPUTS if loss == "mse" else LOGITS)
     if loss == "mse":
         return [scores]

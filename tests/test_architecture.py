@@ -48,7 +48,9 @@ FURTHER = {  # and which files alone
     "export/reference.py": {"torch"},
     "export/gate.py": {"torch"},
     "export/sign.py": {"cryptography"},
+    "export/to_ort.py": {"onnxruntime"},
     "device_runtime/signature.py": {"cryptography"},
+    "device_runtime/backends/onnxruntime.py": {"onnxruntime"},
 }
 NETWORK_MODULES = {
     *("asyncio", "email", "ftplib", "http", "imaplib", "nntplib", "poplib", "select", "selectors", "smtplib", "socket"),
@@ -199,11 +201,13 @@ WRONG_PYTHON = {
     "device_runtime/d.py": ("from urllib.request import urlopen", "the device side has no network"),
     "device_runtime/e.py": ("from ..export import ticket", "device_runtime may import nothing of ours"),
     "device_runtime/f.py": ("import safetensors", "device_runtime may use numpy"),
+    "device_runtime/g.py": ("from onnxruntime.training.api import Module", "device_runtime may use numpy"),
 }
 RIGHT_PYTHON = {
     "server_side/ok.py": "import os\nimport torch\nfrom export.ticket import Ticket\nfrom export import network",
     "export/lower.py": "import torch\nfrom torch import nn\nfrom .ticket import Ticket\nfrom . import network",
     "export/ok.py": "import numpy as np\nfrom safetensors.numpy import load\nimport urllib.parse",
+    "device_runtime/backends/onnxruntime.py": "import onnxruntime",
     "device_runtime/ok.py": "import numpy as np\nimport json\nfrom device_runtime import _core",
 }
 

@@ -1,0 +1,173 @@
+"""The folder that export/to_ort.py writes, trained by ONNX Runtime 1.19.2 behind the verbs of a Trainer.
+
+Every file is checked against its SHA-256 before that runtime reads it, which loads flipped bits without a word. It cannot
+change momentum, betas or decay of an artifact, nor draw dropout that a resumed training would repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.training.api import CheckpointState, Module, Optimizer
+
+from device_runtime.artifact import Source
+from device_runtime.backends.description import Description, read_description
+from device_runtime.backends.engine import Arrays, BackendEngine
+from device_runtime.backends.settings import settings_of
+from device_runtime.engine import Floats, Targets
+from device_runtime.errors import CorruptArtifact, IncompatibleArtifact
+
+DESCRIPTION, CHECKPOINT = "description.json", "checkpoint"
+TRAINING, EVAL, OPTIMIZER = "training_model.onnx", "eval_model.onnx", "optimizer_model.onnx"
+NEXT = "/next"  # after a running statistic's name: the training model's output that is to be its new value
+
+
+class OnnxRuntimeEngine(BackendEngine):
+    """Plain SGD, momentum SGD, Adam or AdamW, as the artifact has it; running statistics are moved here after each step."""
+
+    name, takes = "onnxruntime", frozenset[str]()
+
+    @classmethod
+    def open(cls, source: Source, given: Mapping[str, Any]) -> OnnxRuntimeEngine:
+        assert not isinstance(source, bytes)
+        folder = Path(source)
+        description, checkpoint = _checked(folder)
+        return cls(folder, checkpoint, description, settings_of(description.recipe, given))
+
+    def __init__(self, folder: Path, checkpoint: bytes, description: Description, settings: Mapping[str, Any]) -> None:
+        """`checkpoint` of step 0. The folder is read again by `reset` and `restore` where the optimizer has moments."""
+        super().__init__(description, settings)
+        self._folder, self._checkpoint = folder, checkpoint
+        self._load(checkpoint)
+        self._begun = self._named_values()
+
+    def _load(self, checkpoint: bytes) -> None:
+        """A module and an optimizer of the values and moments in `checkpoint`, in ONNX Runtime's own form."""
+        _checked(self._folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = int(self.settings["threads"]), 1
+        options.log_severity_level = 3  # errors, which are raised too
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                path = Path(scratch, CHECKPOINT)
+                path.write_bytes(checkpoint)
+                state = CheckpointState.load_checkpoint(path)
+            models = [self._folder / name for name in (TRAINING, EVAL, OPTIMIZER)]
+            module = Module(models[0], state, models[1], session_options=options)
+            self._state, self._module, self._optimizer = state, module, Optimizer(models[2], module)
+        except Exception as error:  # it has no common class of its own
+            told = " ".join(str(error).split())[:200]
+            raise IncompatibleArtifact(
+                f"'{self._folder}': ONNX Runtime {onnxruntime.__version__} cannot load it ({told}); export the ticket again"
+            ) from error
+
+    def _backward(self, samples: Floats, targets: Targets) -> float:
+        self._module.train()
+        self._module.lazy_reset_grad()
+        _, loss, *statistics = self._module(self._shaped(samples), self._targets(targets))
+        self._statistics = dict(zip(self._module.output_names()[2:], statistics, strict=True))
+        return float(loss)
+
+    def _apply(self, learning_rate: float) -> None:
+        self._optimizer.set_learning_rate(learning_rate)
+        self._optimizer.step()
+        self._load_values({name.removesuffix(NEXT): value for name, value in self._statistics.items()})
+
+    def _scores(self, samples: Floats) -> Floats:
+        info = self.description.info
+        shape = (len(samples),) if info.loss == "cross_entropy" else (len(samples), info.class_count)
+        self._module.eval()
+        _, scores, *_ = self._module(self._shaped(samples), self._targets(np.zeros(shape, np.float32)))
+        return np.asarray(scores, np.float32)
+
+    def _shaped(self, samples: Floats) -> Floats:
+        return samples.reshape(len(samples), *self.description.info.input_shape)
+
+    def _targets(self, targets: Targets) -> NDArray[Any]:
+        return targets.astype(np.int64 if self.description.info.loss == "cross_entropy" else np.float32)
+
+    def _named_gradients(self) -> dict[str, Floats]:
+        """Without the weight decay, which is part of the objective, as long as no step has followed."""
+        found = {}
+        decay = np.float32(0 if self.settings["optimizer"] == "adamw" else self.settings["weight_decay"])
+        for name in (p.name for p in self.description.parameters if not p.state):
+            parameter = self._state.parameters[name]
+            found[name] = (parameter.grad - decay * parameter.data).reshape(-1)
+        return found
+
+    def _named_values(self) -> dict[str, Floats]:
+        return {p.name: self._state.parameters[p.name].data.reshape(-1).copy() for p in self.description.parameters}
+
+    def _load_values(self, values: Mapping[str, Floats]) -> None:
+        for parameter in self.description.parameters:
+            if parameter.name in values:
+                shape = parameter.shape if parameter.live is None else (parameter.live,)
+                self._state.parameters[parameter.name] = values[parameter.name].reshape(shape).astype(np.float32)
+
+    def _optimizer_state(self) -> Arrays:
+        if not self._has_moments:
+            return {}
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, CHECKPOINT)
+            CheckpointState.save_checkpoint(self._state, path, include_optimizer_state=True)
+            return {CHECKPOINT: np.frombuffer(path.read_bytes(), np.uint8)}
+
+    def _load_optimizer_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if self._has_moments:
+            values = self._named_values()
+            self._load(state[CHECKPOINT].tobytes() if state else self._checkpoint)
+            self._load_values(values)
+
+    @property
+    def _has_moments(self) -> bool:
+        return bool(self.settings["optimizer"] != "sgd" or self.settings["momentum"])
+
+    def _start(self) -> dict[str, Floats]:
+        return self._begun
+
+    def _release(self) -> None:
+        del self._optimizer, self._module, self._state
+
+
+def _checked(folder: Path) -> tuple[Description, bytes]:
+    """What the folder says of itself, and its checkpoint. Raises CorruptArtifact, IncompatibleArtifact, OSError."""
+    path = folder / DESCRIPTION
+    if not path.exists():
+        raise CorruptArtifact(
+            f"'{folder}' has no {DESCRIPTION}; give a folder that `python -m export --formats ort` wrote"
+        )
+    text = path.read_bytes()
+    try:
+        told = json.loads(text)
+        checksum = told.pop("checksum")
+        whole = checksum == _digest(json.dumps(told, sort_keys=True).encode())
+        digests = {str(name): str(file["sha256"]) for name, file in told["files"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptArtifact(f"'{path}' is damaged ({error!r}); export the ticket again") from error
+    if not whole or set(digests) != {CHECKPOINT, TRAINING, EVAL, OPTIMIZER}:
+        raise CorruptArtifact(f"'{path}' is damaged; export the ticket again")
+    contents = {name: _content(folder / name) for name in digests}
+    for name, content in contents.items():
+        if _digest(content) != digests[name]:
+            raise CorruptArtifact(f"'{folder / name}' is damaged; export the ticket again")
+    sections = {DESCRIPTION: len(text), **{name: len(content) for name, content in contents.items()}}
+    return read_description(text, sum(sections.values()), sections), contents[CHECKPOINT]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise CorruptArtifact(f"'{path}' is missing; export the ticket again") from error
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

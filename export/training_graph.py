@@ -1,0 +1,146 @@
+"""A ticket as the ONNX graph that ONNX Runtime derives gradients from: samples and targets in, the loss and new running statistics out.
+
+Live weights are parameters of as many values, scattered into place; weight decay is a term of the objective. The operators are in
+training_operators.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import reduce
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.card import Recipe
+from export.onnx_operators import Graph, append
+from export.ticket import Bits, Floats, Ticket
+from export.to_onnx import IR_VERSION, PRODUCER, normalised, outputs, tensor
+from export.training_operators import NEXT, append_trained
+
+OPSET = 14
+TARGET, LOSS, OBJECTIVE = "target", "loss", "objective"
+
+
+def forward_graph(ticket: Ticket, recipe: Recipe, values: Mapping[str, Floats], *, training: bool) -> onnx.ModelProto:
+    """Every parameter is an initializer of its own name, flat and of its live weights where it is pruned.
+
+    Outputs: in training OBJECTIVE (the loss, and half the weight decay times the squares, unless AdamW decays), LOSS and
+    each statistic's NEXT; else LOSS, without class weights or smoothing, and what to_onnx gives.
+    """
+    network = ticket.network
+    graph = Graph()
+    dense = {name: _placed(graph, name, mask) for name, mask in ticket.masks.items()}
+    buffers = [normalised(graph, ticket)]
+    nexts: list[str] = []
+    for node in network.nodes:
+        inputs, shape = [buffers[b] for b in node.inputs], network.shapes[len(buffers)]
+        before = network.shapes[node.inputs[0]]
+        placed = dataclasses.replace(node, params={role: dense.get(n, n) for role, n in node.params.items()})
+        buffers.append(
+            append_trained(graph, placed, inputs, shape, before, nexts)
+            if training
+            else append(graph, placed, inputs, shape)
+        )
+    if training:
+        scores = buffers[-1]
+        _loss(graph, network.loss, scores, network.output_shape[0], recipe)
+        told = [OBJECTIVE, LOSS, *nexts]
+        _objective(graph, [p.name for p in network.parameters if not p.state], recipe)
+    else:
+        told = outputs(graph, network.loss)
+        plain = dataclasses.replace(recipe, label_smoothing=0.0, class_weights=None)
+        _loss(graph, network.loss, told[0], network.output_shape[0], plain)
+        told.insert(0, LOSS)
+    return _model(graph, ticket, values, told)
+
+
+def _model(graph: Graph, ticket: Ticket, values: Mapping[str, Floats], told: list[str]) -> onnx.ModelProto:
+    network = ticket.network
+    target = tensor(TARGET, network.output_shape)
+    if network.loss == "cross_entropy":
+        target = helper.make_tensor_value_info(TARGET, TensorProto.INT64, ["batch"])
+    shapes: dict[str, list[str | int]] = {name: ["batch", *network.output_shape] for name in told}
+    shapes |= {LOSS: [], OBJECTIVE: []} | {p.name + NEXT: list(p.shape) for p in network.parameters if p.state}
+    parameters = [numpy_helper.from_array(array, name) for name, array in values.items()]
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "ticket",
+            [tensor("input", network.input_shape), target],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in told],
+            initializer=[*graph.constants.values(), *parameters],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name=PRODUCER,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _placed(graph: Graph, name: str, mask: Bits) -> str:
+    """The parameter as the network has it: its values at their row-major positions, 0 elsewhere.
+
+    The positions are sums of gaps, which need fewer bytes; runtimes fold such constants when they load the model.
+    """
+    gaps = np.diff(np.flatnonzero(mask), prepend=0)
+    stored = graph.constant(
+        f"{name}/gaps", gaps.astype(np.min_scalar_type(gaps.max()) if gaps.max() < 2**16 else np.int32)
+    )
+    first = graph.constant("first", np.array(0, np.int32))
+    positions = graph.add("CumSum", [graph.add("Cast", [stored], to=TensorProto.INT32), first])
+    size = graph.constant(f"{name}/size", np.array([mask.size], np.int64))
+    zeros = graph.add("ConstantOfShape", [size], value=numpy_helper.from_array(np.zeros(1, np.float32)))
+    scattered = graph.add("ScatterElements", [zeros, positions, name], axis=0)
+    shape = graph.constant(f"{name}/shape", np.array(mask.shape, np.int64))
+    return graph.add("Reshape", [scattered, shape], f"{name}/dense")
+
+
+def _loss(graph: Graph, loss: str, scores: str, classes: int, recipe: Recipe) -> None:
+    """LOSS, the mean over the batch, as PyTorch has it."""
+    if loss == "mse":
+        error = graph.add("Sub", [scores, TARGET])
+        graph.add("ReduceMean", [graph.add("Mul", [error, error])], LOSS, keepdims=0)
+    elif loss == "bce":
+        _binary_cross_entropy(graph, scores)
+    elif recipe.label_smoothing == 0 and recipe.class_weights is None:
+        graph.add("SoftmaxCrossEntropyLoss", [scores, TARGET], LOSS, reduction="mean")
+        graph.nodes[-1].output.append("loss/log_probabilities")  # its gradient reads them
+    else:
+        _weighted_cross_entropy(graph, scores, classes, recipe)
+
+
+def _binary_cross_entropy(graph: Graph, scores: str) -> None:
+    """max(z, 0) - z t + log(1 + exp(-|z|)), with (z + |z|) / 2 for the maximum: its gradient at 0 is then right."""
+    size = graph.add("Abs", [scores])
+    largest = graph.add("Mul", [graph.add("Add", [scores, size]), graph.number(0.5)])
+    small = graph.add("Exp", [graph.add("Neg", [size])])
+    rest = graph.add("Log", [graph.add("Add", [small, graph.number(1.0)])])
+    terms = graph.add("Add", [graph.add("Sub", [largest, graph.add("Mul", [scores, TARGET])]), rest])
+    graph.add("ReduceMean", [terms], LOSS, keepdims=0)
+
+
+def _weighted_cross_entropy(graph: Graph, scores: str, classes: int, recipe: Recipe) -> None:
+    """-sum of shares times log p, over the sum of the labels' weights; the shares of label y are row y of a constant."""
+    weights = np.ones(classes) if recipe.class_weights is None else recipe.class_weights.astype(np.float64)
+    smoothing = recipe.label_smoothing
+    shares = (1 - smoothing) * np.diag(weights) + smoothing / classes * weights
+    of_label = graph.add("Gather", [graph.constant("loss/shares", shares.astype(np.float32)), TARGET], axis=0)
+    of_class = graph.constant("loss/weights", weights.astype(np.float32))
+    total = graph.add("ReduceSum", [graph.add("Gather", [of_class, TARGET], axis=0)], keepdims=0)
+    terms = graph.add("Mul", [of_label, graph.add("LogSoftmax", [scores], axis=-1)])
+    graph.add("Neg", [graph.add("Div", [graph.add("ReduceSum", [terms], keepdims=0), total])], LOSS)
+
+
+def _objective(graph: Graph, trained: list[str], recipe: Recipe) -> None:
+    """The gradient of half the squares is what SGD and Adam add to a gradient for weight decay."""
+    if recipe.optimizer == "adamw" or recipe.weight_decay == 0:
+        graph.add("Identity", [LOSS], OBJECTIVE)
+        return
+    squares = [graph.add("ReduceSum", [graph.add("Mul", [name, name])], keepdims=0) for name in trained]
+    total = reduce(lambda left, right: graph.add("Add", [left, right]), squares)  # there is no gradient of Sum
+    decay = graph.add("Mul", [total, graph.number(recipe.weight_decay / 2)])
+    graph.add("Add", [LOSS, decay], OBJECTIVE)
