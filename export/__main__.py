@@ -45,8 +45,18 @@ def _onnx(source: Ticket | Compaction, values: Values) -> bytes:
     return to_onnx_bytes(source, values)
 
 
-FORMATS: Mapping[str, Format] = {"native": Format(".tkt", _native), "onnx": Format(".onnx", _onnx)}
-EXTRAS = {"safetensors": "export", "onnx": "onnx", "numpy": "export"}
+def _executorch(source: Ticket | Compaction, values: Values) -> bytes:
+    from export.to_executorch import to_executorch_bytes
+
+    return to_executorch_bytes(source, values)
+
+
+FORMATS: Mapping[str, Format] = {
+    "native": Format(".tkt", _native),
+    "onnx": Format(".onnx", _onnx),
+    "executorch": Format(".pte", _executorch),
+}
+EXTRAS = {"safetensors": "export", "onnx": "onnx", "numpy": "export", "torch": "executorch", "executorch": "executorch"}
 
 
 class UsageError(ValueError):

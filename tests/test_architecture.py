@@ -42,7 +42,14 @@ ENGINE = {
 }
 # Which packages of others; the server side may use any.
 THIRD_PARTY = {"export": {"numpy", "safetensors", "onnx"}, "device_runtime": {"numpy"}}
-TORCH_MAY = {"export/lower.py"}
+# And files that import more.
+ALSO = {
+    "export/lower.py": {"torch"},
+    "export/torch_operators.py": {"torch"},
+    "export/torch_modules.py": {"torch"},
+    "export/to_executorch.py": {"torch", "executorch"},
+    "device_runtime/backends/executorch.py": {"torch", "executorch"},
+}
 NETWORK_MODULES = {
     *("asyncio", "email", "ftplib", "http", "imaplib", "nntplib", "poplib", "select", "selectors", "smtplib", "socket"),
     *("socketserver", "ssl", "telnetlib", "urllib", "webbrowser", "wsgiref", "xmlrpc"),
@@ -106,7 +113,7 @@ def wrong_import(part: str, place: str, name: str) -> str | None:
         return None if fits else f"{part} may import {', '.join(allowed) or 'nothing'} of ours"
     if part == "device_runtime" and top in NETWORK_MODULES:
         return "the device side has no network"
-    if top in sys.stdlib_module_names or part not in THIRD_PARTY or (top == "torch" and place in TORCH_MAY):
+    if top in sys.stdlib_module_names or part not in THIRD_PARTY or top in ALSO.get(place, ()):
         return None
     return None if top in THIRD_PARTY[part] else f"{part} may use {', '.join(sorted(THIRD_PARTY[part]))}"
 
