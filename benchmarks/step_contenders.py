@@ -7,12 +7,7 @@ whose SGD has none: that favours it.
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.interleaved import Step
 from device_runtime import Trainer
+from device_runtime.backends.silence import silent
 from export.network import Network, Node, Parameter
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
@@ -242,23 +238,3 @@ def executorch(batches: Batches, threads: int) -> Step:
         return float(loss)
 
     return step
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Keeps what libraries print and warn while they load off the terminal; what they raise gets through."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for target, copy in enumerate(kept, start=1):
-                os.dup2(copy, target)
-                os.close(copy)

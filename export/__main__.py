@@ -56,12 +56,27 @@ def _ort(source: Ticket | Compaction, values: Values) -> Mapping[str, bytes]:
     return to_ort(source, values)
 
 
+def _executorch(source: Ticket | Compaction, values: Values) -> bytes:
+    from export.to_executorch import to_executorch_bytes
+
+    return to_executorch_bytes(source, values)
+
+
 FORMATS: Mapping[str, Format] = {
     "native": Format(".tkt", _native),
     "onnx": Format(".onnx", _onnx),
     "ort": Format(".ort", _ort),
+    "executorch": Format(".pte", _executorch),
 }
-EXTRAS = {"safetensors": "export", "onnx": "onnx", "onnxruntime": "ort", "numpy": "export", "cryptography": "sign"}
+EXTRAS = {  # by what is missing
+    "numpy": "export",
+    "safetensors": "export",
+    "onnx": "onnx",
+    "onnxruntime": "ort",
+    "torch": "executorch",
+    "executorch": "executorch",
+    "cryptography": "sign",
+}
 TOOLS = ("keygen", "sign")
 
 

@@ -47,10 +47,14 @@ FURTHER = {  # and which files alone
     "export/lower.py": {"torch"},
     "export/reference.py": {"torch"},
     "export/gate.py": {"torch"},
-    "export/sign.py": {"cryptography"},
+    "export/torch_operators.py": {"torch"},
+    "export/torch_modules.py": {"torch"},
+    "export/to_executorch.py": {"torch", "executorch"},
     "export/to_ort.py": {"onnxruntime"},
+    "export/sign.py": {"cryptography"},
     "device_runtime/signature.py": {"cryptography"},
     "device_runtime/backends/onnxruntime.py": {"onnxruntime"},
+    "device_runtime/backends/executorch.py": {"torch", "executorch"},
 }
 NETWORK_MODULES = {
     *("asyncio", "email", "ftplib", "http", "imaplib", "nntplib", "poplib", "select", "selectors", "smtplib", "socket"),
