@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from export.ticket import Ticket
 
 Values = Literal["init", "trained"]
+Packed = Literal["float32", "float16"]
 
 PROGRAM = "python -m export"
 
@@ -30,22 +31,32 @@ class Format:
     """A kind of artifact: its file ending and how a ticket becomes its bytes; imports what it needs when called."""
 
     suffix: str
-    write: Callable[[Ticket | Compaction, Values], bytes]
+    write: Callable[[Ticket | Compaction, Values, Packed], bytes]
 
 
-def _native(source: Ticket | Compaction, values: Values) -> bytes:
+def _native(source: Ticket | Compaction, values: Values, _: Packed) -> bytes:
     from export.to_native import to_native_bytes
 
     return to_native_bytes(source)  # holds both; the trainer chooses by `start`
 
 
-def _onnx(source: Ticket | Compaction, values: Values) -> bytes:
+def _packed(source: Ticket | Compaction, values: Values, packed: Packed) -> bytes:
+    from export.to_native import to_packed_bytes
+
+    return to_packed_bytes(source, packed, trained=values == "trained")
+
+
+def _onnx(source: Ticket | Compaction, values: Values, _: Packed) -> bytes:
     from export.to_onnx import to_onnx_bytes
 
     return to_onnx_bytes(source, values)
 
 
-FORMATS: Mapping[str, Format] = {"native": Format(".tkt", _native), "onnx": Format(".onnx", _onnx)}
+FORMATS: Mapping[str, Format] = {
+    "native": Format(".tkt", _native),
+    "packed": Format(".packed.tkt", _packed),
+    "onnx": Format(".onnx", _onnx),
+}
 EXTRAS = {"safetensors": "export", "onnx": "onnx", "numpy": "export"}
 
 
@@ -84,7 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         "--values",
         choices=("init", "trained"),
         default="init",
-        help="which values formats that hold one set get; native holds both (default: %(default)s)",
+        help="which values formats that hold one set get; native holds both, and packed the initial ones always "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--packed-values",
+        choices=("float32", "float16"),
+        help="how packed holds values, float16 rounded to nearest (default: float32)",
     )
     parser.add_argument(
         "--compact",
@@ -104,6 +121,8 @@ def _run(options: argparse.Namespace) -> None:
     from export.ticket import load_ticket
 
     formats = _formats(options.formats)
+    if options.packed_values and "packed" not in formats:
+        raise UsageError("--packed-values is for the format packed; add it to --formats, or leave the option out")
     ticket = load_ticket(options.ticket)
     if options.values == "trained" and ticket.trained is None:
         raise UsageError(f"'{options.ticket}' holds no trained values; leave out --values trained")
@@ -111,7 +130,8 @@ def _run(options: argparse.Namespace) -> None:
     name = options.ticket.resolve().name
     compaction = compact(ticket) if options.compact else None
     source = compaction or ticket
-    contents = {kind: FORMATS[kind].write(source, options.values) for kind in formats}  # all, before any is written
+    packed = options.packed_values or "float32"
+    contents = {kind: FORMATS[kind].write(source, options.values, packed) for kind in formats}  # all, before any is written
     paths = {kind: folder / f"{name}{FORMATS[kind].suffix}" for kind in formats}
     for kind, content in contents.items():
         try:
@@ -163,7 +183,7 @@ def _table(report: Mapping[str, Any]) -> str:
     lines = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
     lines.append(f"density {report['density']:.2%}, ticket {report['ticket_hash'][:12]}")
     lines += [f"{v['count']} of {v['of']} {v['unit']} of {v['layer']} vanish" for v in report["vanished"]]
-    native = [a["path"] for a in report["artifacts"] if a["format"] == "native"]
+    native = [a["path"] for a in report["artifacts"] if a["format"] in ("native", "packed")]
     lines += [f"next: python -m device_runtime inspect {path}" for path in native]
     return "\n".join(lines)
 
