@@ -130,8 +130,10 @@ def _run(options: argparse.Namespace) -> None:
     name = options.ticket.resolve().name
     compaction = compact(ticket) if options.compact else None
     source = compaction or ticket
-    packed = options.packed_values or "float32"
-    contents = {kind: FORMATS[kind].write(source, options.values, packed) for kind in formats}  # all, before any is written
+    packed: Packed = "float16" if options.packed_values == "float16" else "float32"
+    contents = {
+        kind: FORMATS[kind].write(source, options.values, packed) for kind in formats
+    }  # all, before any is written
     paths = {kind: folder / f"{name}{FORMATS[kind].suffix}" for kind in formats}
     for kind, content in contents.items():
         try:

@@ -1,7 +1,6 @@
 """The packed forms of an artifact's sections: patterns by an adaptive range coder, values as float32 or float16.
 
-FORMAT.md, PACKED_PATTERN and PACKED_INIT. A context is what lies around a place, of seven kinds, and costs no memory on the
-device; the counts are those of Krichevsky and Trofimov (1981). Takes about a microsecond a weight. Refuses, by name, a value
+FORMAT.md, PACKED_PATTERN and PACKED_INIT. A context is what lies around a place, and costs no memory on the device; the counts are those of Krichevsky and Trofimov (1981). Takes about a microsecond a weight. Refuses, by name, a value
 that a half float cannot hold.
 """
 
@@ -23,8 +22,8 @@ PackedValues = Literal["float32", "float16"]
 VALUE_KINDS: Mapping[PackedValues, int] = {"float32": 1, "float16": 2}
 
 LONGEST_LINE = 1024
-CONTEXTS = 7
-FAR = 64  # places without a 1 behind which context 6 begins
+CONTEXTS = 19
+FAR = 64  # as many places without a 1 are a context of their own
 MOST_SEEN = 8192
 SHARES = 4096
 LEAST_SHARE = 4
@@ -85,11 +84,11 @@ def contexts(bits: Codes, line: int) -> Codes:
     def back(places: int) -> Codes:
         return np.concatenate([np.zeros(places, np.uint8), bits])[: len(bits)]
 
-    near = back(1) + back(2)
+    around = 6 * (back(1) + back(2))
     if line:
-        near += back(line - 1) + back(line) + back(line + 1)
+        around += 3 * back(line) + back(line - 1) + back(line + 1)
     ones = np.concatenate([np.zeros(FAR + 1, np.int64), np.cumsum(bits, dtype=np.int64)])
-    found: Codes = np.where(ones[FAR : FAR + len(bits)] == ones[: len(bits)], CONTEXTS - 1, near).astype(np.uint8)
+    found: Codes = np.where(ones[FAR : FAR + len(bits)] == ones[: len(bits)], CONTEXTS - 1, around).astype(np.uint8)
     return found
 
 

@@ -1,12 +1,12 @@
 // A packed pattern (FORMAT.md, PACKED_PATTERN): an adaptive binary range coder over one bit a place, 1 where PATTERN lists its
-// column. One pass, integers alone, 200 bytes of state; whatever the bytes are, nothing is written outside the pattern.
+// column. One pass, integers alone, 250 bytes of state; whatever the bytes are, nothing is written outside the pattern.
 #include "core/artifact_parts.h"
 #include "core/bytes.h"
 
 namespace tkt {
 namespace {
 
-constexpr uint32_t kLongestLine = 1024, kContexts = 7, kCodeBytes = 4;
+constexpr uint32_t kLongestLine = 1024, kContexts = 19, kCodeBytes = 4;
 constexpr uint32_t kMostSeen = 8192;                        // twice the bits on which a probability rests
 constexpr uint32_t kLeastShare = 4, kMostShare = 4096 - 4;  // bounds how many bits a byte can hold
 
@@ -61,7 +61,8 @@ class History {
     if (line_ != 0) line_before_ = (line_before_ << 1 | bit(at_ + 1 - line_)) & 7;
     if (last_64_ == 0) return kContexts - 1;
     const uint32_t last = static_cast<uint32_t>(last_64_);
-    return (last & 1) + (last >> 1 & 1) + (line_before_ & 1) + (line_before_ >> 1 & 1) + (line_before_ >> 2);
+    const uint32_t near = (last & 1) + (last >> 1 & 1), diagonal = (line_before_ & 1) + (line_before_ >> 2);
+    return 6 * near + 3 * (line_before_ >> 1 & 1) + diagonal;
   }
 
   void add(bool one) {
