@@ -24,7 +24,7 @@ KERNELS = {"auto": 0, "scalar": 1, "avx2": 2, "avx512": 3, "neon": 4}
 STARTS = {"init": 0, "trained": 1}
 
 _SECTIONS = {1: "card", 2: "recipe", 3: "input", 4: "graph", 5: "params", 6: "pattern", 7: "init", 8: "trained"}
-_SECTIONS |= {9: "class_weights", 10: "origin"}
+_SECTIONS |= {9: "class_weights", 10: "origin", 11: "packed_pattern", 12: "packed_init", 13: "packed_trained"}
 _CHOICES: dict[str, Mapping[str, int]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,

@@ -90,7 +90,7 @@ tkt_status tkt_inspect(const void *artifact, size_t artifact_bytes, tkt_info *in
   info->loss = a.graph.loss;
   info->node_count = a.graph.node_count;
   info->parameter_count = a.parameter_count;
-  info->has_trained = a.trained != nullptr;
+  info->has_trained = a.trained.data != nullptr;
   info->card_bytes = card.bytes;
   info->trained_count = a.trained_count;
   info->value_count = a.value_count;
@@ -163,7 +163,8 @@ tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const tkt_optio
                 " are not in this build or not for this processor; take 0 (AUTO) or 1 (SCALAR)");
   }
   Arena memory(arena);
-  *trainer = lay_out(p.artifact, p.options, p.memory, memory);
+  *trainer = nullptr;
+  if (tkt_status status = lay_out(p.artifact, p.options, p.memory, memory, trainer, error)) return status;
   (*trainer)->kernels = kernels;
   (*trainer)->lane_kernels = &kernels->lanes[lane_index((*trainer)->lanes)];
   if (start_team((*trainer)->team)) return TKT_OK;

@@ -12,68 +12,24 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from export.errors import UsageError
+from export.formats import FORMATS, Content, Source, Wanted, judged
 
 if TYPE_CHECKING:
     from export.compact import Compaction
     from export.ticket import Ticket
 
-Values = Literal["init", "trained"]
-Content = bytes | Mapping[str, bytes]
-
 PROGRAM = "python -m export"
-
-
-@dataclass(frozen=True)
-class Format:
-    """A kind of artifact: its ending and how a ticket becomes its bytes, or the files of a folder by name; imports what it
-    needs when called."""
-
-    suffix: str
-    write: Callable[[Ticket | Compaction, Values], Content]
-
-
-def _native(source: Ticket | Compaction, values: Values) -> bytes:
-    from export.to_native import to_native_bytes
-
-    return to_native_bytes(source)  # holds both; the trainer chooses by `start`
-
-
-def _onnx(source: Ticket | Compaction, values: Values) -> bytes:
-    from export.to_onnx import to_onnx_bytes
-
-    return to_onnx_bytes(source, values)
-
-
-def _ort(source: Ticket | Compaction, values: Values) -> Mapping[str, bytes]:
-    from export.to_ort import to_ort
-
-    return to_ort(source, values)
-
-
-def _executorch(source: Ticket | Compaction, values: Values) -> bytes:
-    from export.to_executorch import to_executorch_bytes
-
-    return to_executorch_bytes(source, values)
-
-
-FORMATS: Mapping[str, Format] = {
-    "native": Format(".tkt", _native),
-    "onnx": Format(".onnx", _onnx),
-    "ort": Format(".ort", _ort),
-    "executorch": Format(".pte", _executorch),
-}
 EXTRAS = {  # by what is missing
     "numpy": "export",
     "safetensors": "export",
     "onnx": "onnx",
     "onnxruntime": "ort",
-    "torch": "executorch",
+    "torch": "server",
     "executorch": "executorch",
     "cryptography": "sign",
 }
@@ -120,7 +76,18 @@ def _parser() -> argparse.ArgumentParser:
         "--values",
         choices=("init", "trained"),
         default="init",
-        help="which values formats that hold one set get; native holds both (default: %(default)s)",
+        help="which values formats that hold one set get; native holds both, and packed the initial ones always (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--packed-values",
+        choices=("float32", "float16"),
+        help="how packed holds values, float16 rounded to nearest (default: float32)",
+    )
+    parser.add_argument(
+        "--gate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="train every artifact and compare gradients and losses with PyTorch before anything is written (default: --gate)",
     )
     parser.add_argument(
         "--compact",
@@ -139,6 +106,9 @@ def _run(options: argparse.Namespace) -> None:
     from export.ticket import load_ticket
 
     formats = _formats(options.formats)
+    if options.packed_values and "packed" not in formats:
+        raise UsageError("--packed-values is for the format packed; add it to --formats, or leave the option out")
+    wanted = Wanted(options.values, options.packed_values or "float32")
     ticket = load_ticket(options.ticket)
     if options.values == "trained" and ticket.trained is None:
         raise UsageError(f"'{options.ticket}' holds no trained values; leave out --values trained")
@@ -146,19 +116,46 @@ def _run(options: argparse.Namespace) -> None:
     name = options.ticket.resolve().name
     compaction = compact(ticket) if options.compact else None
     source = compaction or ticket
-    contents = {kind: FORMATS[kind].write(source, options.values) for kind in formats}  # all, before any is written
+    contents = {kind: FORMATS[kind].write(source, wanted) for kind in formats}  # all, before any is written
+    gates = _judged(contents, source, wanted, options.quiet) if options.gate else {}
     paths = {kind: folder / f"{name}{FORMATS[kind].suffix}" for kind in formats}
     for kind, content in contents.items():
         try:
             _write(paths[kind], content)
+            if kind in gates:
+                gate = {"artifact_sha256": _sha256(content), **gates[kind]}
+                _write(
+                    paths[kind].with_name(f"{paths[kind].name}.gate.json"), f"{json.dumps(gate, indent=1)}\n".encode()
+                )
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"cannot write '{paths[kind]}': {reason}; free the disk or give --output-dir") from error
-    report = _report(ticket, compaction, paths, contents)
+    report = _report(ticket, compaction, paths, contents, gates)
     if options.json:
         print(json.dumps(report), flush=True)
     elif not options.quiet:
         print(_table(report), flush=True)
+
+
+def _judged(contents: Mapping[str, Content], source: Source, wanted: Wanted, quiet: bool) -> dict[str, dict[str, Any]]:
+    """What the gate finds of each artifact that can be trained. Raises UsageError where one does not train as it should."""
+    from export.ticket import TicketError
+
+    gates = {}
+    for kind, content in contents.items():
+        if FORMATS[kind].places is None:
+            continue
+        if not quiet:
+            print(f"{PROGRAM}: training {kind} beside PyTorch", file=sys.stderr)
+        try:
+            passed = judged(kind, source, wanted, content)
+        except TicketError as error:
+            raise UsageError(
+                f"{kind}: {error}; nothing was written. Please report it; --no-gate writes it as it is"
+            ) from error
+        if passed is not None:
+            gates[kind] = passed.to_json()
+    return gates
 
 
 def _write(path: Path, content: Content) -> None:
@@ -193,7 +190,11 @@ def _formats(text: str) -> list[str]:
 
 
 def _report(
-    ticket: Ticket, compaction: Compaction | None, paths: Mapping[str, Path], contents: Mapping[str, Content]
+    ticket: Ticket,
+    compaction: Compaction | None,
+    paths: Mapping[str, Path],
+    contents: Mapping[str, Content],
+    gates: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
         "artifacts": [
@@ -202,6 +203,7 @@ def _report(
                 "path": str(paths[kind]),
                 "bytes": _bytes(content),
                 "sha256": _sha256(content),
+                "gate": gates.get(kind),
             }
             for kind, content in contents.items()
         ],
@@ -214,14 +216,25 @@ def _report(
 
 def _table(report: Mapping[str, Any]) -> str:
     dense = report["dense_bytes"]
-    rows = [("format", "bytes", "of dense", "path")]
-    rows += [(a["format"], f"{a['bytes']:,}", f"{a['bytes'] / dense:.1%}", a["path"]) for a in report["artifacts"]]
-    rows.append(("(dense f32)", f"{dense:,}", "100.0%", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}".rstrip() for r in rows]
+    rows = [("format", "bytes", "of dense", "gradient error", "path")]
+    for a in report["artifacts"]:
+        error = f"{a['gate']['largest_gradient_error']:.1e}" if a["gate"] else "not checked"
+        rows.append((a["format"], f"{a['bytes']:,}", f"{a['bytes'] / dense:.1%}", error, a["path"]))
+    rows.append(("(dense f32)", f"{dense:,}", "100.0%", "", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join(
+            [
+                f"{row[0]:<{widths[0]}}",
+                *(f"{cell:>{width}}" for cell, width in zip(row[1:4], widths[1:], strict=True)),
+                row[4],
+            ]
+        ).rstrip()
+        for row in rows
+    ]
     lines.append(f"density {report['density']:.2%}, ticket {report['ticket_hash'][:12]}")
     lines += [f"{v['count']} of {v['of']} {v['unit']} of {v['layer']} vanish" for v in report["vanished"]]
-    native = [a["path"] for a in report["artifacts"] if a["format"] == "native"]
+    native = [a["path"] for a in report["artifacts"] if FORMATS[a["format"]].is_native]
     lines += [f"next: python -m device_runtime inspect {path}" for path in native]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Writes a ticket as the native artifact (`.tkt`) that the device runtime trains: FORMAT.md, byte for byte.
+"""Writes a ticket as the native artifact (`.tkt`) that the device runtime trains, plain or packed: FORMAT.md, byte for byte.
 
 Deterministic: equal tickets give equal bytes. A pruned parameter is stored as CSR of its live weights (a kernel is a row
 of its output channel, row-major), or whole where it is hardly pruned (layout.py), every other one dense; a value of 0.0 is never taken for a pruned weight. Refuses, by
@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from export.compact import Compaction
 from export.layout import NARROW_COLUMNS, layouts, stored_values
 from export.network import Network
 from export.operators import OPERATORS, Node, Shape
+from export.pack import PackedValues, packed_pattern, packed_values
 from export.ticket import Bits, Floats, Ticket, TicketError
 
 MAGIC = b"\x89TKT\r\n\x1a\n"
@@ -30,6 +32,8 @@ HEADER_CRC_OFFSET = 20
 SECTION_ALIGNMENT = 64
 
 CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS, ORIGIN = range(1, 11)
+PACKED_PATTERN, PACKED_INIT, PACKED_TRAINED = range(11, 14)
+SLIM_CARD = ("task", "labels", "input", "recipe", "density", "densities")
 RECIPE_LAYOUT = struct.Struct("<II6fIIffIIIf8x")
 OPTIMIZER_CODES = {"sgd": 1, "adam": 2, "adamw": 3}
 SCHEDULE_CODES = {"constant": 0, "step": 1, "cosine": 2, "linear": 3}
@@ -71,39 +75,64 @@ MAX_PARAMETER_ELEMENTS = 2**28
 def to_native_bytes(source: Ticket | Compaction) -> bytes:
     """The whole artifact, of a ticket as it is or without its dead units. Raises TicketError where the card lacks a part
     devices need, or a limit is exceeded."""
-    ticket, original = (source.ticket, source.original) if isinstance(source, Compaction) else (source, source)
-    _check_limits(ticket)
+    ticket, original = _parts(source)
     params, pattern = _params_and_pattern(ticket)
-    r = recipe(ticket)
-    sections = {
-        CARD: _card(ticket),
-        RECIPE: _recipe(r),
-        INPUT: _input(ticket),
-        GRAPH: _graph(ticket.network),
-        PARAMS: params,
-        PATTERN: pattern,
-        INIT: _values(ticket, ticket.init),
-    }
+    sections = {CARD: _card(ticket.card), PATTERN: pattern, INIT: _values(ticket, ticket.init)}
     if ticket.trained is not None:
         sections[TRAINED] = _values(ticket, ticket.trained)
+    return _file(sections | _common(ticket, original, params), original)
+
+
+def to_packed_bytes(source: Ticket | Compaction, values: PackedValues = "float32", *, trained: bool = False) -> bytes:
+    """The smallest artifact: the pattern entropy-coded, of the values only what is live, the card without what no device reads.
+
+    Holds the initial values, rounded to nearest for float16, and on demand the trained ones too. A device has the same
+    arrays as of `to_native_bytes`, and for the unpacked pattern so much more memory. Raises TicketError as `to_native_bytes`
+    does, for values that float16 cannot hold, and where trained ones are asked for but the ticket has none.
+    """
+    ticket, original = _parts(source)
+    params, _ = _params_and_pattern(ticket)
+    sections = {
+        CARD: _card({key: ticket.card[key] for key in SLIM_CARD if key in ticket.card}),
+        PACKED_PATTERN: packed_pattern(ticket.network, ticket.masks),
+        PACKED_INIT: packed_values(ticket.network, ticket.masks, ticket.init, values),
+    }
+    if trained:
+        if ticket.trained is None:
+            raise TicketError("the ticket holds no trained values; pack the initial ones alone")
+        sections[PACKED_TRAINED] = packed_values(ticket.network, ticket.masks, ticket.trained, values)
+    return _file(sections | _common(ticket, original, params), original)
+
+
+def _parts(source: Ticket | Compaction) -> tuple[Ticket, Ticket]:
+    """What is written, and the ticket that it is of."""
+    ticket, original = (source.ticket, source.original) if isinstance(source, Compaction) else (source, source)
+    _check_limits(ticket)
+    return ticket, original
+
+
+def _common(ticket: Ticket, original: Ticket, params: bytes) -> dict[int, bytes]:
+    """The sections that have no packed form."""
+    r = recipe(ticket)
+    sections = {RECIPE: _recipe(r), INPUT: _input(ticket), GRAPH: _graph(ticket.network), PARAMS: params}
     if r.class_weights is not None:
         sections[CLASS_WEIGHTS] = r.class_weights.astype("<f4").tobytes()
     if ticket is not original:
         sections[ORIGIN] = _origin(original)
-    return _file(sections, bytes.fromhex(original.hash))
+    return sections
 
 
-def _file(sections: Mapping[int, bytes], ticket_hash: bytes) -> bytes:
+def _file(sections: Mapping[int, bytes], original: Ticket) -> bytes:
     header_bytes = HEADER.size + 16 * len(sections)
     table, body, end = bytearray(), bytearray(), header_bytes
-    for kind, content in sections.items():
+    for kind, content in sorted(sections.items()):
         padding = -end % SECTION_ALIGNMENT
         table += struct.pack("<IIII", kind, end + padding, len(content), zlib.crc32(content))
         body += bytes(padding) + content
         end += padding + len(content)
     if end > MAX_FILE_BYTES:
         raise TicketError(f"the artifact would have {end} bytes, but at most {MAX_FILE_BYTES} fit; prune more")
-    header = bytearray(HEADER.pack(MAGIC, *VERSION, end, len(sections), 0, ticket_hash) + table)
+    header = bytearray(HEADER.pack(MAGIC, *VERSION, end, len(sections), 0, bytes.fromhex(original.hash)) + table)
     struct.pack_into("<I", header, HEADER_CRC_OFFSET, zlib.crc32(header))
     return bytes(header + body)
 
@@ -126,10 +155,10 @@ def _check_elements(what: str, shape: Shape, limit: int) -> None:
         raise TicketError(f"{what}: shape {shape} has {elements} elements; the format holds at most {limit}")
 
 
-def _card(ticket: Ticket) -> bytes:
-    card = json.dumps(dict(ticket.card), sort_keys=True, separators=(",", ":")).encode()
+def _card(content: Mapping[str, Any]) -> bytes:
+    card = json.dumps(dict(content), sort_keys=True, separators=(",", ":")).encode()
     if len(card) > MAX_CARD_BYTES:
-        remedy = "shorten it" + (", or export with --no-compact" if "compaction" in ticket.card else "")
+        remedy = "shorten it" + (", or export with --no-compact" if "compaction" in content else "")
         raise TicketError(f"the card has {len(card)} bytes; the format holds at most {MAX_CARD_BYTES}; {remedy}")
     return card
 

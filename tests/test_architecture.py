@@ -28,6 +28,7 @@ OURS = {
 # The files that train on the device's runtime, or ask it what a ticket takes, through the door of devices.
 ENGINE = {
     "export/gate.py": ("device_runtime.Trainer",),
+    "export/formats.py": ("device_runtime.Trainer",),
     "server_side/device_engine.py": (
         "export.layout",
         "export.to_native",

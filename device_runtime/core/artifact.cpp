@@ -1,4 +1,4 @@
-// Sections, recipe, input and values; the graph and the parameters have files of their own.
+// Sections, recipe and input; the graph, the parameters and the values have files of their own.
 #include "core/artifact.h"
 
 #include "core/artifact_parts.h"
@@ -13,9 +13,14 @@ constexpr uint32_t kRecipeBytes = 72, kMaxCardBytes = 1u << 20;
 constexpr uint64_t kMaxDenseCount = 1ull << 40;  // 4096 parameters of 2^28
 
 tkt_status check_presence(const Container &file, tkt_error *error) {
-  static const char *const names[] = {"CARD", "RECIPE", "INPUT", "GRAPH", "PARAMS", "PATTERN", "INIT"};
-  for (uint32_t kind = kCard; kind <= kInit; ++kind) {
-    if (file.find(kind).data == nullptr) return corrupt(error, "the artifact has no section ", names[kind - 1]);
+  static const char *const names[] = {"CARD", "RECIPE", "INPUT", "GRAPH", "PARAMS", "PATTERN", "INIT", "TRAINED"};
+  for (uint32_t kind = kCard; kind <= kTrained; ++kind) {
+    const bool plain = file.find(kind).data != nullptr;
+    const bool packed = kind >= kPattern && file.find(kind + kPackedPattern - kPattern).data != nullptr;
+    if (plain && packed) return corrupt(error, "the artifact has the section ", names[kind - 1], " plain and packed");
+    if (!plain && !packed && kind != kTrained) {
+      return corrupt(error, "the artifact has no section ", names[kind - 1]);
+    }
   }
   uint32_t card = file.find(kCard).bytes;
   if (card > kMaxCardBytes) return corrupt(error, "the card has ", card, " bytes; at most ", kMaxCardBytes, " may be");
@@ -71,22 +76,6 @@ tkt_status read_input(const Section &section, InputSpec *input, tkt_error *error
   return TKT_OK;
 }
 
-tkt_status read_values(const Section &section, const char *name, uint32_t count, const uint8_t **values,
-                       tkt_error *error) {
-  if (section.bytes != 4 * uint64_t(count)) {
-    return corrupt(error, name, " has ", section.bytes, " bytes, but the parameters have ", count, " values");
-  }
-  if (!all_finite(section.data, count)) return corrupt(error, name, " holds a value that is not finite");
-  *values = section.data;
-  return TKT_OK;
-}
-
-tkt_status check_state(const Artifact &a, const uint8_t *values, const char *name, tkt_error *error) {
-  if (has_negative_variance(a, values)) return corrupt(error, name, " holds a running variance below 0");
-  if (has_pruned_value(a, values)) return corrupt(error, name, " holds a pruned weight that is not 0");
-  return TKT_OK;
-}
-
 tkt_status read_class_weights(Artifact *a, tkt_error *error) {
   const Section section = a->file.find(kClassWeights);
   a->class_weights = nullptr;
@@ -123,30 +112,6 @@ tkt_status read_origin(Artifact *a, tkt_error *error) {
 
 }  // namespace
 
-bool has_negative_variance(const Artifact &a, const uint8_t *values) {
-  uint32_t first = 0;
-  for (uint32_t param = 0; param < a.parameter_count; ++param) {
-    const uint32_t count = a.matrix(param).stored;
-    if (first >= a.trained_count && is_variance(a, param)) {
-      for (uint32_t k = first; k < first + count; ++k) {
-        if (load<float>(values + 4 * size_t(k)) < 0) return true;
-      }
-    }
-    first += count;
-  }
-  return false;
-}
-
-bool has_pruned_value(const Artifact &a, const uint8_t *values) {
-  uint32_t bits = 0;
-  for (uint32_t param = 0; param < a.parameter_count; ++param) {
-    const Matrix m = a.matrix(param);
-    m.for_each_pruned(0, m.rows, [&](uint32_t k) { bits |= load_u32(values + 4 * size_t(k)); });
-    values += 4 * size_t(m.stored);
-  }
-  return bits << 1 != 0;  // -0 is 0 too
-}
-
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error) {
   if (bytes == nullptr) return fail(error, TKT_INVALID_INPUT, "artifact is NULL; give the bytes of a .tkt file");
   if (reinterpret_cast<uintptr_t>(bytes) % 8 != 0) {
@@ -160,14 +125,8 @@ tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt
   if (tkt_status status = read_params(&a, error)) return status;
   if (tkt_status status = read_graph(&a, error)) return status;
   if (tkt_status status = read_origin(&a, error)) return status;
-  if (tkt_status status = read_values(a.file.find(kInit), "INIT", a.value_count, &a.init, error)) return status;
-  if (tkt_status status = check_state(a, a.init, "INIT", error)) return status;
   if (tkt_status status = read_class_weights(&a, error)) return status;
-  Section trained = a.file.find(kTrained);
-  a.trained = nullptr;
-  if (trained.data == nullptr) return TKT_OK;
-  if (tkt_status status = read_values(trained, "TRAINED", a.value_count, &a.trained, error)) return status;
-  return check_state(a, a.trained, "TRAINED", error);
+  return read_values(&a, error);
 }
 
 }  // namespace tkt

@@ -1,4 +1,4 @@
-// A checked artifact, read in place: recipe, input, graph, parameters and values (FORMAT.md, "Artifact sections").
+// A checked artifact, read in place unless it is packed: recipe, input, graph, parameters and values (FORMAT.md, "Artifact sections").
 // read_artifact() accepts nothing that breaks a rule there, so that whoever holds an Artifact checks nothing again.
 #pragma once
 
@@ -20,7 +20,10 @@ enum SectionKind : uint32_t {
   kInit,
   kTrained,
   kClassWeights,
-  kOrigin
+  kOrigin,
+  kPackedPattern,
+  kPackedInit,
+  kPackedTrained
 };
 
 enum LossCode : uint32_t { kCrossEntropy = 1, kMeanSquaredError, kBinaryCrossEntropy };
@@ -64,16 +67,17 @@ struct InputSpec {
 
 // The pattern of one parameter. Dense, row-major: row_ptr is not set, and what is pruned stays 0. Else row_ptr and one of the
 // columns are, for blocks of `block` rows that share their columns, which have 16 bits unless `block` is 1; the values of a
-// block lie column by column.
+// block lie column by column. Of a packed pattern no pointer is set before it is unpacked.
 struct Matrix {
   uint32_t rows, cols, stored, block;  // `stored` values
-  const uint32_t *row_ptr;             // [rows / block + 1], in columns
-  const uint16_t *columns16;           // [stored / block]
-  const uint32_t *columns32;           // likewise
-  const uint32_t *pruned;              // nullptr, or [rows + 1] as row_ptr and then u16 columns, of the pruned weights
+  bool sparse, masked;
+  const uint32_t *row_ptr;    // [rows / block + 1], in columns
+  const uint16_t *columns16;  // [stored / block]
+  const uint32_t *columns32;  // likewise
+  const uint32_t *pruned;     // nullptr, or [rows + 1] as row_ptr and then u16 columns, of the pruned weights
 
-  bool dense() const { return row_ptr == nullptr; }
-  bool is_vector(uint32_t elements) const { return dense() && !pruned && rows == elements && cols == 1; }
+  bool dense() const { return !sparse; }
+  bool is_vector(uint32_t elements) const { return dense() && !masked && rows == elements && cols == 1; }
 
   // The first value of rows [row, ..); `row` begins a block.
   uint32_t row_begin(uint32_t row) const { return dense() ? row * cols : block * row_ptr[row / block]; }
@@ -131,24 +135,45 @@ class Nodes {
   uint32_t index_, offset_;
 };
 
+enum ValueKind : uint32_t { kWhole = 0, kFloat32, kFloat16, kDrawn };
+
+// What a trainer may start from. Whole: f32[value_count] as a trainer has them; else of the live weights alone, in that order.
+struct Values {
+  const uint8_t *data;  // nullptr: there are none
+  uint32_t kind;
+
+  float at(uint32_t k) const;
+};
+
 struct Artifact {
   Container file;
   Recipe recipe;
   InputSpec input;
   Graph graph;
-  Section params, pattern;
-  uint32_t parameter_count, value_count, trained_count;           // values before the first state parameter
+  Section params, pattern;  // a packed pattern has its bytes at once, and its data when it is unpacked
+  Section packed_pattern;
+  uint32_t longest_row;                                  // of a packed pattern: the most values in a row or block
+  uint32_t parameter_count, value_count, trained_count;  // values before the first state parameter
+  uint32_t live_count;                                   // values without those of pruned weights
   uint64_t dense_count, pruned_layer_live, pruned_layer_weights;  // the first and last are of the original network
-  const uint8_t *init, *trained;                                  // f32[value_count]; trained may be nullptr
-  const float *class_weights;                                     // [output_count], or nullptr
+  Values init, trained;
+  const float *class_weights;  // [output_count], or nullptr
 
   Matrix matrix(uint32_t param) const;
 };
 
-// What no trainer may start from, of f32[value_count]; the second also of moments, f32[trained_count].
-bool has_negative_variance(const Artifact &artifact, const uint8_t *values);
-bool has_pruned_value(const Artifact &artifact, const uint8_t *values);  // one that is not 0
+// What no trainer may start from; the second is one that is not 0, of f32[value_count] or of moments, f32[trained_count].
+bool has_negative_variance(const Artifact &artifact, const Values &values);
+bool has_pruned_value(const Artifact &artifact, const uint8_t *values);
 
+// As a trainer has them: f32[value_count]. Of an unpacked artifact.
+void copy_values(const Artifact &artifact, const Values &values, float *out);
+
+// All but what a packed pattern holds, which is known when it is unpacked.
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error);
+
+// Decodes a packed pattern into the `pattern.bytes` at `to`, which must live as long as the artifact, and checks what depends
+// on it. Reads each byte once and takes no more steps than a few thousand a byte.
+tkt_status unpack_pattern(Artifact *artifact, uint8_t *to, tkt_error *error);
 
 }  // namespace tkt

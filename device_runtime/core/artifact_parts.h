@@ -10,7 +10,23 @@ namespace tkt {
 bool read_shape(const uint8_t *record, Shape *shape);
 
 tkt_status read_params(Artifact *artifact, tkt_error *error);
+tkt_status check_packed_head(Artifact *artifact, uint32_t patterns, tkt_error *error);  // by read_params
+tkt_status read_values(Artifact *artifact, tkt_error *error);                           // after read_graph
 tkt_status read_graph(Artifact *artifact, tkt_error *error);  // after read_params and the input
+
+enum Encoding : uint32_t { kDense = 0, kColumns16, kColumns32, kBlocksOf4, kBlocksOf8, kMasked };
+
+// Of PARAMS. The columns that PATTERN holds are of the live weights, or where all are stored of the pruned ones.
+struct Record {
+  uint32_t encoding, rows, cols, nnz, row_ptr, col_idx;
+
+  uint64_t elements() const { return uint64_t(rows) * cols; }
+  uint32_t block() const { return encoding == kBlocksOf8 ? 8 : encoding == kBlocksOf4 ? 4 : 1; }
+  uint32_t stored() const { return encoding == kMasked ? rows * cols : nnz; }
+  uint32_t columns() const { return encoding == kMasked ? rows * cols - nnz : nnz / block(); }
+  bool narrow() const { return encoding != kColumns32; }
+};
+Record read_record(const Section &params, uint32_t param);
 
 // True for a parameter that some node uses as its running variance. After read_graph.
 bool is_variance(const Artifact &artifact, uint32_t param);

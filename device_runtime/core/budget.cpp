@@ -76,7 +76,7 @@ class Search {
     p_.memory.groups = (part + lanes - 1) / lanes;
     p_.options.micro_batch = part == part_of(given_) ? given_.micro_batch : part;
     p_.counted = Arena();
-    lay_out(p_.artifact, p_.options, p_.memory, p_.counted);
+    lay_out(p_.artifact, p_.options, p_.memory, p_.counted, nullptr, nullptr);
     tried_part_ = part;
     tried_recomputation_ = recomputation;
     return true;

@@ -133,7 +133,7 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
       if (tkt_status status = check_moment(section, state, error)) return status;
     }
   }
-  if (has_negative_variance(trainer.artifact, file.find(kCheckpointValues).data)) {
+  if (has_negative_variance(trainer.artifact, {file.find(kCheckpointValues).data, kWhole})) {
     return corrupt_checkpoint(error, "has a running variance below 0");
   }
   if (any_pruned) return corrupt_checkpoint(error, "has a pruned weight, or a moment of one, that is not 0");

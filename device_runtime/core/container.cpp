@@ -89,7 +89,7 @@ tkt_status check_sections(const FileType &type, const Container &file, uint64_t 
 }  // namespace
 
 const FileType kArtifactFile = {
-    "artifact", {0x89, 0x54, 0x4B, 0x54, 0x0D, 0x0A, 0x1A, 0x0A}, 10, TKT_CORRUPT_ARTIFACT, TKT_INCOMPATIBLE_ARTIFACT};
+    "artifact", {0x89, 0x54, 0x4B, 0x54, 0x0D, 0x0A, 0x1A, 0x0A}, 13, TKT_CORRUPT_ARTIFACT, TKT_INCOMPATIBLE_ARTIFACT};
 const FileType kCheckpointFile = {
     "checkpoint", {0x89, 0x54, 0x4B, 0x43, 0x0D, 0x0A, 0x1A, 0x0A}, 4, TKT_CORRUPT_CHECKPOINT, TKT_CORRUPT_CHECKPOINT};
 

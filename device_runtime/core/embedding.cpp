@@ -23,7 +23,7 @@ const char *embedding_broken_rule(const Artifact &artifact, const Node &node) {
   if (in.rank != 1 || out.rank != 2 || out.extent[0] != in.extent[0])
     return "needs an input of rank 1 and one row each";
   if (weight.cols != out.extent[1] || weight.rows > (1u << 24)) return "has a weight of another shape";
-  if (weight.block > 1 || weight.pruned) return "has a weight in blocks or with a mask";
+  if (weight.block > 1 || weight.masked) return "has a weight in blocks or with a mask";
   const InputSpec &input = artifact.input;
   if (input.channels != 1 || input.mean[0] < 0 || input.mean[0] > 0 || input.inverse_std[0] < 1 ||
       input.inverse_std[0] > 1) {

@@ -1,4 +1,4 @@
-// Sections keep their order of kinds; those of a newer minor version, which this runtime skips, are carried along.
+// Sections keep their order of kinds, packed ones stay packed; those of a newer minor version, which this runtime skips, are carried along.
 #include "core/export.h"
 
 #include "core/container.h"
@@ -25,7 +25,7 @@ ArtifactSections sections_of(const tkt_trainer &trainer) {
       s.at[s.count++] = trained;
       placed = true;
     }
-    if (section.kind != kTrained) s.at[s.count++] = section;
+    if (section.kind != kTrained && section.kind != kPackedTrained) s.at[s.count++] = section;
   }
   if (!placed) s.at[s.count++] = trained;
   return s;

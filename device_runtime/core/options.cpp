@@ -114,7 +114,7 @@ tkt_status check_options(const tkt_options *options, const Artifact &artifact, t
                 ", but this runtime's tkt_options has ", sizeof *options, " bytes; build with its header");
   }
   if (tkt_status status = check_ranges(*options, error)) return status;
-  if (options->start == TKT_START_TRAINED && artifact.trained == nullptr) {
+  if (options->start == TKT_START_TRAINED && artifact.trained.data == nullptr) {
     return fail(error, TKT_INVALID_INPUT, "start is TRAINED, but the artifact has no trained values; start from INIT");
   }
   return TKT_OK;

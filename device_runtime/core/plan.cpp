@@ -51,11 +51,12 @@ void lay_out_nodes(const Artifact &artifact, const MemoryPlan &plan, Arena &aren
   if (trainer) trainer->nodes = states;
 }
 
-// The values of the largest row or block of rows.
+// The values of the largest row or block of rows, before and after it is unpacked.
 uint32_t longest_row(const Artifact &artifact) {
-  uint32_t longest = 1;
+  uint32_t longest = artifact.longest_row > 1 ? artifact.longest_row : 1;
   for (uint32_t i = 0; i < artifact.parameter_count; ++i) {
     const Matrix m = artifact.matrix(i);
+    if (m.sparse && m.row_ptr == nullptr) continue;
     for (uint32_t r = 0; r < m.rows; r += m.block) {
       const uint32_t values = m.block * m.entries(r);
       longest = longest > values ? longest : values;
@@ -105,13 +106,21 @@ bool updates_in_place(const tkt_options &options) {
          options.store_gradients == 0 && part_of(options) == options.batch;
 }
 
-tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, const MemoryPlan &plan, Arena &arena) {
+tkt_status lay_out(const Artifact &given, const tkt_options &options, const MemoryPlan &plan, Arena &arena,
+                   tkt_trainer **made, tkt_error *error) {
+  Artifact artifact = given;
   tkt_trainer *trainer = arena.take<tkt_trainer>(kBookkeeping, 1);
+  if (artifact.packed_pattern.data) {
+    uint8_t *pattern = arena.take<uint8_t>(kIndex, artifact.pattern.bytes);
+    if (pattern) {
+      if (tkt_status status = unpack_pattern(&artifact, pattern, error)) return status;
+    }
+  }
   lay_out_values(artifact, options, arena, trainer);
   lay_out_buffers(artifact.graph, plan, arena, trainer);
   lay_out_nodes(artifact, plan, arena, trainer);
   Team *team = lay_out_team(options, arena);
-  if (trainer == nullptr) return nullptr;
+  if (trainer == nullptr) return TKT_OK;
   trainer->team = team;
   trainer->artifact = artifact;
   trainer->options = options;
@@ -119,14 +128,15 @@ tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, const
   trainer->part = part_of(options);
   trainer->progress.seed = options.seed;
   reset(*trainer);
-  return trainer;
+  *made = trainer;
+  return TKT_OK;
 }
 
 void reset(tkt_trainer &trainer) {
   const Artifact &artifact = trainer.artifact;
-  const uint8_t *start = trainer.options.start == TKT_START_TRAINED ? artifact.trained : artifact.init;
   const size_t trained = sizeof(float) * size_t(trainer.trained_count);
-  memcpy(trainer.values, start, sizeof(float) * size_t(trainer.value_count));
+  const bool from_trained = trainer.options.start == TKT_START_TRAINED;
+  copy_values(artifact, from_trained ? artifact.trained : artifact.init, trainer.values);
   if (trainer.gradients) memset(trainer.gradients, 0, trained);
   if (trainer.moment1) memset(trainer.moment1, 0, trained);
   if (trainer.moment2) memset(trainer.moment2, 0, trained);

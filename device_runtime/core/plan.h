@@ -14,8 +14,10 @@ uint32_t part_of(const tkt_options &options);
 // True if weight gradients have no memory: plain SGD that nothing keeps from updating inside the backward pass.
 bool updates_in_place(const tkt_options &options);
 
-// The trainer at its start values; nullptr if the arena only counts. A pure function of artifact and options.
-tkt_trainer *lay_out(const Artifact &artifact, const tkt_options &options, const MemoryPlan &plan, Arena &arena);
+// The trainer at its start values; `trainer` stays as it is while the arena only counts, and that never fails. A pure function
+// of artifact and options. Fails where a packed pattern is corrupt.
+tkt_status lay_out(const Artifact &artifact, const tkt_options &options, const MemoryPlan &plan, Arena &arena,
+                   tkt_trainer **trainer, tkt_error *error);
 
 // Values as `options.start` says, everything else as at step 0; the seed stays.
 void reset(tkt_trainer &trainer);

@@ -434,7 +434,7 @@ static void test_malformed_artifact(void) {
   const uint32_t nodes = 16 + 20 * 7;
   const Patch patches[] = {
       {0, 8, 2, TKT_INCOMPATIBLE_ARTIFACT, "version 2"},
-      {0, 64 + 16 * 6, 11, TKT_INCOMPATIBLE_ARTIFACT, "kind 11"},
+      {0, 64 + 16 * 6, 14, TKT_INCOMPATIBLE_ARTIFACT, "kind 14"},
       {0, 16, 0, TKT_CORRUPT_ARTIFACT, "sections"},
       {0, 56, 1, TKT_CORRUPT_ARTIFACT, "header"},
       {SECTION_RECIPE, 0, 4, TKT_UNSUPPORTED_OP, "optimizer 4"},

@@ -1,5 +1,6 @@
 /* Every kernel set that this processor has gives the bits of the scalar one: losses, values, gradients and predictions
  * of a few steps; every operator, every optimizer, every number of lanes, whole and partial groups, batches in parts.
+ * A packed artifact gives those of the plain one.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,16 +161,20 @@ static uint32_t compare_optimizers(uint32_t *digest) {
   return compared;
 }
 
-/* An artifact with many operators, by its own recipe. */
-static uint32_t compare_file(const char *folder, const char *name, uint32_t *digest) {
-  static const uint32_t batches[] = {1, 4, 8, 40};
+static void read_golden(const char *folder, const char *name) {
   char path[1024];
-  uint32_t compared = 0;
   snprintf(path, sizeof path, "%s/%s", folder, name);
   FILE *file = fopen(path, "rb");
   require(file != NULL, path, NULL);
   g_size = fread(g_bytes, 1, sizeof g_bytes, file);
   fclose(file);
+}
+
+/* An artifact with many operators, by its own recipe. */
+static uint32_t compare_file(const char *folder, const char *name, uint32_t *digest) {
+  static const uint32_t batches[] = {1, 4, 8, 40};
+  uint32_t compared = 0;
+  read_golden(folder, name);
   begin();
   for (size_t b = 0; b < sizeof batches / sizeof *batches; ++b) {
     tkt_options options = defaults();
@@ -181,6 +186,16 @@ static uint32_t compare_file(const char *folder, const char *name, uint32_t *dig
   return compared;
 }
 
+/* The artifact at hand packed, for the same samples. */
+static void compare_packed(const char *folder, const char *name) {
+  static Outcome plain, packed;
+  tkt_options options = defaults();
+  run(options, TKT_KERNELS_SCALAR, &plain);
+  read_golden(folder, name);
+  run(options, TKT_KERNELS_SCALAR, &packed);
+  require(memcmp(&plain, &packed, sizeof plain) == 0, "a packed artifact trains to other bits", NULL);
+}
+
 /* The argument is the folder of the golden files. */
 int main(int count, char **arguments) {
   uint32_t digest = 0;
@@ -189,6 +204,7 @@ int main(int count, char **arguments) {
   g_size = g_ticket.size;
   uint32_t compared = compare_optimizers(&digest);
   compared += compare_file(arguments[1], "operators.tkt", &digest);
+  compare_packed(arguments[1], "packed.tkt");
   compared += compare_file(arguments[1], "sequences.tkt", &digest);
   printf("kernels_test: %u comparisons with the scalar kernels, all bits equal; digest %08x\n", compared, digest);
   if (digest == DIGEST) return 0;

@@ -209,11 +209,12 @@ Outcome train(const tkt_options &options, uint32_t recomputation, bool halves, u
   require(make_memory_plan(p.artifact, part_of(options), recomputation, halves, &p.memory), "no plan", recomputation,
           0);
   Arena counted;
-  lay_out(p.artifact, p.options, p.memory, counted);
+  lay_out(p.artifact, p.options, p.memory, counted, nullptr, nullptr);
   void *memory = malloc(size_t(counted.total()));
   memset(memory, 0xFF, size_t(counted.total()));
   Arena arena(memory);
-  tkt_trainer *trainer = lay_out(p.artifact, p.options, p.memory, arena);
+  tkt_trainer *trainer = nullptr;
+  require(lay_out(p.artifact, p.options, p.memory, arena, &trainer, &error) == TKT_OK, error.text, recomputation, 0);
   trainer->kernels = find_kernels(kernels);
   trainer->lane_kernels = &trainer->kernels->lanes[lane_index(trainer->lanes)];
   Outcome outcome;

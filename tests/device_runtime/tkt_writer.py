@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.golden import range_coder
+
 Floats = NDArray[np.float32]
 
 (LINEAR, RELU, RESHAPE, ADD, MUL, CONCAT, CONV, BATCH_NORM, LAYER_NORM, LEAKY_RELU, RELU6, HARDSWISH, SIGMOID, TANH) = (
@@ -27,7 +29,9 @@ ARTIFACT_MAGIC = bytes.fromhex("89544B540D0A1A0A")
 CHECKPOINT_MAGIC = bytes.fromhex("89544B430D0A1A0A")
 ENCODINGS = {1: 1, 4: 3, 8: 4}  # of blocks with u16 columns
 MASKED = 5
-CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS = range(1, 10)
+CARD, RECIPE, INPUT, GRAPH, PARAMS, PATTERN, INIT, TRAINED, CLASS_WEIGHTS, ORIGIN = range(1, 11)
+PACKED_PATTERN, PACKED_INIT, PACKED_TRAINED = range(11, 14)
+PACKED_VALUES = {"float32": (1, "<f4"), "float16": (2, "<f2")}
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,19 @@ class Param:
     block: int = 1  # 1, 4 or 8 rows that share their columns
     state: bool = False  # running statistics: no gradient
     masked: bool = False
+    line: int = 0  # of a packed pattern
+
+    @property
+    def listed(self) -> NDArray[np.bool_] | None:
+        """What PATTERN lists, a matrix (rows / block, cols)."""
+        if self.mask is None:
+            return None
+        return ~self.mask if self.masked else self.mask[:: self.block]
+
+    @property
+    def live(self) -> Floats:
+        """What a packed artifact keeps."""
+        return self.values[self.mask] if self.mask is not None and self.masked else self.stored
 
     @property
     def stored(self) -> Floats:
@@ -124,6 +141,28 @@ class Net:
 
 def artifact(net: Net, **sections: bytes | None) -> bytes:
     """The artifact's bytes; a keyword such as `card=b"..."` replaces a section, None leaves it out."""
+    return _artifact(net, {}, sections)
+
+
+def packed_artifact(net: Net, values: str = "float32", **sections: bytes | None) -> bytes:
+    """The same with pattern and initial values packed; trained ones stay plain."""
+    packed = {"packed_pattern": packed_pattern(net.params), "packed_init": packed_values(net, values)}
+    return _artifact(net, {"pattern": None, "init": None, **packed}, sections)
+
+
+def packed_pattern(params: tuple[Param, ...]) -> bytes:
+    sparse = [(param, param.listed) for param in params if param.listed is not None]
+    rows = [param.block * int(listed.sum(axis=1).max()) for param, listed in sparse if not param.masked]
+    head = struct.pack(f"<I{len(sparse)}H", max(rows, default=0), *(param.line for param, _ in sparse))
+    return head + range_coder.encode([(listed.astype(int).ravel().tolist(), param.line) for param, listed in sparse])
+
+
+def packed_values(net: Net, values: str) -> bytes:
+    kind, width = PACKED_VALUES[values]
+    return struct.pack("<2I", kind, 0) + np.concatenate([param.live for param in net.params]).astype(width).tobytes()
+
+
+def _artifact(net: Net, forms: dict[str, bytes | None], sections: dict[str, bytes | None]) -> bytes:
     pattern, params = _pattern_and_params(net.params)
     content: dict[str, bytes | None] = {
         "card": json.dumps(net.card).encode(),
@@ -136,8 +175,11 @@ def artifact(net: Net, **sections: bytes | None) -> bytes:
         "trained": None if net.trained is None else np.concatenate(net.trained).astype("<f4").tobytes(),
         "class_weights": None if net.class_weights is None else np.array(net.class_weights, "<f4").tobytes(),
         "origin": None if net.origin is None else struct.pack("<2Q", *net.origin),
+        "packed_pattern": None,
+        "packed_init": None,
+        "packed_trained": None,
     }
-    content |= sections
+    content |= forms | sections
     kinds = {name: kind for kind, name in enumerate(content, start=1)}
     table = [(kinds[name], body) for name, body in content.items() if body is not None]
     return file(ARTIFACT_MAGIC, table, net.ticket_hash)

@@ -1,4 +1,4 @@
-"""Reads a native artifact by FORMAT.md into plain lists: the other way round than the exporter, for tests alone.
+"""Reads a native artifact, plain or packed, by FORMAT.md into plain lists: the other way round than the exporter, for tests alone.
 
 It asserts the invariants of the format as it goes; it is a check on the writer, not a model of how a device reads.
 """
@@ -9,6 +9,8 @@ import json
 import struct
 import zlib
 from typing import Any
+
+from tests.golden import range_coder
 
 POOL = "I kernel_h, I kernel_w, I stride_h, I stride_w, I pad_h, I pad_w"
 # Code: name, and the attributes as struct's format and name.
@@ -44,7 +46,8 @@ def read(content: bytes) -> dict[str, Any]:
     """ticket_hash, card, recipe, class_weights, channels, loss, buffers, nodes, and parameters with `live` pairs where they
     are pruned, and the values of these alone."""
     sections, ticket_hash = _sections(content)
-    assert set(sections) <= set(range(1, 11))
+    assert set(sections) <= set(range(1, 14))
+    _unpack(sections)
     loss, buffers, nodes = _graph(sections[4])
     assert sections[3][:20] == sections[4][16:36], "INPUT and buffer 0 differ"
     parameters = _parameters(sections[5], sections[6])
@@ -67,6 +70,60 @@ def read(content: bytes) -> dict[str, Any]:
         "parameters": parameters,
         "origin": struct.unpack("<QQ", sections[10]) if 10 in sections else None,
     }
+
+
+def _unpack(sections: dict[int, bytes]) -> None:
+    """PATTERN, INIT and TRAINED out of their packed forms."""
+    (count,) = struct.unpack_from("<I", sections[5])
+    records = [struct.unpack_from("<6I", sections[5], 8 + 24 * index) for index in range(count)]
+    assert (6 in sections) != (11 in sections)
+    assert (7 in sections) != (12 in sections)
+    if 11 in sections:
+        sections[6] = _pattern(records, sections[11])
+    for kind in (7, 8):
+        if kind + 5 in sections:
+            assert kind not in sections
+            sections[kind] = _all_values(records, sections[6], sections[kind + 5])
+
+
+def _pattern(records: list[tuple[int, ...]], packed: bytes) -> bytes:
+    """Each list of columns where its record says that it lies."""
+    sparse = [record for record in records if record[0]]
+    longest, *lines = struct.unpack_from(f"<I{len(sparse)}H", packed)
+    assert all(line == 0 or 2 <= line <= 1024 for line in lines)
+    shapes = []
+    for (encoding, rows, cols, nnz, _, _), line in zip(sparse, lines, strict=True):
+        block = (1, 1, 4, 8, 1)[encoding - 1]
+        shapes.append((rows // block * cols, rows * cols - nnz if encoding == 5 else nnz // block, line))
+    pattern, rows_of_values = b"", [0]
+    found = range_coder.decode(packed[4 + 2 * len(sparse) :], shapes)
+    for (encoding, _, cols, _, row_ptr, col_idx), bits in zip(sparse, found, strict=True):
+        matrix = [bits[start : start + cols] for start in range(0, len(bits), cols)]
+        starts = [sum(bits[: row * cols]) for row in range(len(matrix) + 1)]
+        columns = [column for row in matrix for column, bit in enumerate(row) if bit]
+        pattern = pattern.ljust(row_ptr, b"\0") + struct.pack(f"<{len(starts)}I", *starts)
+        assert len(pattern) == col_idx
+        pattern += struct.pack(f"<{len(columns)}{'I' if encoding == 2 else 'H'}", *columns)
+        rows_of_values += [] if encoding == 5 else [(1, 1, 4, 8)[encoding - 1] * sum(row) for row in matrix]
+    assert longest == max(rows_of_values)
+    return pattern
+
+
+def _all_values(records: list[tuple[int, ...]], pattern: bytes, packed: bytes) -> bytes:
+    """With the zeros of what is masked, as f32."""
+    kind, reserved = struct.unpack_from("<II", packed)
+    assert reserved == 0
+    values = list(struct.unpack(f"<{(len(packed) - 8) // (4, 2)[kind - 1]}{'fe'[kind - 1]}", packed[8:]))
+    found: list[float] = []
+    for encoding, rows, cols, nnz, row_ptr, col_idx in records:
+        pruned = set()
+        if encoding == 5:
+            starts = struct.unpack_from(f"<{rows + 1}I", pattern, row_ptr)
+            columns = struct.unpack_from(f"<{starts[-1]}H", pattern, col_idx)
+            pruned = {row * cols + c for row in range(rows) for c in columns[starts[row] : starts[row + 1]]}
+        found += [0.0 if place in pruned else values.pop(0) for place in range(nnz + len(pruned))]
+    assert not values
+    return struct.pack(f"<{len(found)}f", *found)
 
 
 def _recipe(section: bytes) -> dict[str, Any]:

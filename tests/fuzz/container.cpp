@@ -6,7 +6,7 @@ namespace fuzz {
 namespace {
 
 constexpr uint32_t kHeadBytes = 64, kEntryBytes = 16, kMaxParts = 32, kMaxGrowth = 256;
-constexpr uint32_t kParams = 5, kInit = 7, kTrained = 8;
+constexpr uint32_t kParams = 5, kInit = 7, kTrained = 8, kPackedInit = 12, kPackedTrained = 13, kPackedHead = 8;
 constexpr uint32_t kMasked = 5;  // the encoding whose values are not nnz
 
 struct CrcTable {
@@ -91,7 +91,7 @@ void mutate_table(File &file, Random &random) {
   switch (random.below(5)) {
     case 0: file.parts.erase(file.parts.begin() + at); break;
     case 1: file.parts.insert(file.parts.begin() + at, file.parts[at]); break;
-    case 2: file.parts[at].kind = random.one_in(2) ? telling(random) : random.below(12); break;
+    case 2: file.parts[at].kind = random.one_in(2) ? telling(random) : random.below(16); break;
     case 3: file.parts.push_back({0x8000 + random.below(4), Bytes(random.below(9), 7)}); break;
     default: file.head[8 + random.below(kHeadBytes - 8)] ^= uint8_t(1u << random.below(8)); break;
   }
@@ -111,18 +111,21 @@ void mutate_header(Bytes &sealed, uint32_t parts, Random &random) {
 
 // As many values as PARAMS announces.
 void fit_values(File &file) {
-  uint64_t values = 0;
+  uint64_t values = 0, live = 0;
   for (const Part &part : file.parts) {
     if (part.kind != kParams) continue;
     for (size_t at = 8; at + 24 <= part.body.size(); at += 24) {
       const uint8_t *record = part.body.data() + at;
       const uint64_t elements = uint64_t(get_u32(record + 4)) * get_u32(record + 8);
       values += get_u32(record) == kMasked ? elements : get_u32(record + 12);
+      live += get_u32(record + 12);
     }
   }
-  if (values > 65536) return;
+  if (values > 65536 || live > 65536) return;
   for (Part &part : file.parts) {
     if (part.kind == kInit || part.kind == kTrained) part.body.resize(4 * size_t(values));
+    const bool packed = (part.kind == kPackedInit || part.kind == kPackedTrained) && part.body.size() >= kPackedHead;
+    if (packed) part.body.resize(kPackedHead + (part.body[0] == 2 ? 2 : 4) * size_t(live));
   }
 }
 

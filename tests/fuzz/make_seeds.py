@@ -28,11 +28,21 @@ from tests.device_runtime.tkt_writer import (
     Recipe,
     artifact,
     file,
+    packed_artifact,
+    packed_values,
     section,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROGRAMS, PROGRAM_BYTES, TANGLED = 24, 600, 12
+PACKED = {
+    "small": "float32",
+    "wide": "float16",
+    "masked": "float32",
+    "trained": "float16",
+    "plain": "float16",
+    "tangled-1": "float32",
+}
 
 
 def seed_nets() -> dict[str, Net]:
@@ -77,6 +87,15 @@ def with_optional_section(content: bytes) -> bytes:
     return file(ARTIFACT_MAGIC, [*sections, (0x8001, b"newer")], content[24:56], (1, 3))
 
 
+def packed(name: str, net: Net) -> bytes:
+    """With lines of several lengths, and of one network the trained values packed too."""
+    lines = (0, 2, 33, 9)
+    params = tuple(replace(param, line=lines[number % 4]) for number, param in enumerate(net.params))
+    ticket_hash = hashlib.sha256(f"packed {name}".encode()).digest()
+    trained = {"packed_trained": packed_values(net, "float16")} if name == "small" else {}
+    return packed_artifact(replace(net, params=params, ticket_hash=ticket_hash), PACKED[name], **trained)
+
+
 def write_seeds(folder: Path) -> None:
     artifacts, calls = folder / "artifact", folder / "calls"
     for place in (artifacts, calls):
@@ -87,6 +106,8 @@ def write_seeds(folder: Path) -> None:
     for name, net in seed_nets().items():  # the hash tells the checkpoint target which artifact is meant
         content = artifact(replace(net, ticket_hash=hashlib.sha256(name.encode()).digest()))
         (artifacts / f"{name}.tkt").write_bytes(content)
+        if name in PACKED:
+            (artifacts / f"packed-{name}.tkt").write_bytes(packed(name, net))
         if name == "plain":
             (artifacts / "optional.tkt").write_bytes(with_optional_section(content))
     random = np.random.default_rng(0)

@@ -1,4 +1,5 @@
-"""Writes `operators.tkt` and `sequences.tkt`: between them every operator, for the C tests that run on every target.
+"""Writes `operators.tkt` and `sequences.tkt`: between them every operator, for the C tests that run on every target; and
+`packed.tkt`, which is the first one packed.
 
 `python -m tests.golden.make_operators` rewrites the files; a test holds them against this script, byte for byte. Built by
 tests/device_runtime/tkt_writer.py, which knows FORMAT.md alone.
@@ -6,13 +7,14 @@ tests/device_runtime/tkt_writer.py, which knows FORMAT.md alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tests.device_runtime import tkt_writer as ops
 from tests.device_runtime.nets import Builder
-from tests.device_runtime.tkt_writer import Net, Recipe, artifact
+from tests.device_runtime.tkt_writer import Net, Recipe, artifact, packed_artifact
 
 HERE = Path(__file__).parent
 
@@ -71,10 +73,17 @@ def sequences() -> Net:
     return b.net(loss=ops.BCE, recipe=Recipe(optimizer=ops.ADAMW, batch=8, weight_decay=0.01, learning_rate=0.01))
 
 
+def packed() -> Net:
+    """The images, with lines of every kind that a matrix has."""
+    net = images()
+    lines = (2, 3, 9, 27, 0, 72, 1024)
+    return replace(net, params=tuple(replace(p, line=lines[i % len(lines)]) for i, p in enumerate(net.params)))
+
+
 FILES = {"operators.tkt": images, "sequences.tkt": sequences}
+CONTENTS = {name: artifact(net()) for name, net in FILES.items()} | {"packed.tkt": packed_artifact(packed())}
 
 if __name__ == "__main__":
-    for name, net in FILES.items():
-        content = artifact(net())
+    for name, content in CONTENTS.items():
         (HERE / name).write_bytes(content)
         print(f"{name}: {len(content)} bytes")

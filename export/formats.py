@@ -1,0 +1,121 @@
+"""The kinds of artifact that a ticket can leave as, and how each is judged before it does (gate.py).
+
+A format imports what it needs when it is called. One that a device cannot train from has no gate.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.compact import Compaction
+from export.layout import layouts
+from export.ticket import Ticket
+
+if TYPE_CHECKING:
+    from device_runtime import Trainer
+    from export.gate import Passed
+
+Source = Ticket | Compaction
+Content = bytes | Mapping[str, bytes]  # of a file, or of a folder's files by name
+Places = Mapping[str, NDArray[np.intp]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`values`: which ones a format with one set holds; `packed`: how the packed one holds them."""
+
+    values: Literal["init", "trained"] = "init"
+    packed: Literal["float32", "float16"] = "float32"
+
+
+@dataclass(frozen=True)
+class Format:
+    """`suffix`: its ending. `places`: where its trainer's values of each parameter stand in the whole one; None if none trains it."""
+
+    suffix: str
+    write: Callable[[Source, Wanted], Content]
+    places: Callable[[Ticket], Places] | None = None
+    is_native: bool = False
+
+
+def _native(source: Source, wanted: Wanted) -> bytes:
+    from export.to_native import to_native_bytes
+
+    return to_native_bytes(source)  # holds both; the trainer chooses by `start`
+
+
+def _packed(source: Source, wanted: Wanted) -> bytes:
+    from export.to_native import to_packed_bytes
+
+    return to_packed_bytes(source, wanted.packed, trained=wanted.values == "trained")
+
+
+def _onnx(source: Source, wanted: Wanted) -> bytes:
+    from export.to_onnx import to_onnx_bytes
+
+    return to_onnx_bytes(source, wanted.values)
+
+
+def _ort(source: Source, wanted: Wanted) -> Mapping[str, bytes]:
+    from export.to_ort import to_ort
+
+    return to_ort(source, wanted.values)
+
+
+def _executorch(source: Source, wanted: Wanted) -> bytes:
+    from export.to_executorch import to_executorch_bytes
+
+    return to_executorch_bytes(source, wanted.values)
+
+
+def _stored(ticket: Ticket) -> Places:
+    return {name: layout.stored for name, layout in layouts(ticket.network, ticket.masks).items()}
+
+
+def _row_major(ticket: Ticket) -> Places:
+    shapes = ticket.network.parameter_shapes
+    return {name: np.flatnonzero(ticket.masks.get(name, np.ones(shape, np.bool_))) for name, shape in shapes.items()}
+
+
+FORMATS: Mapping[str, Format] = {
+    "native": Format(".tkt", _native, _stored, is_native=True),
+    "packed": Format(".packed.tkt", _packed, _stored, is_native=True),
+    "onnx": Format(".onnx", _onnx),
+    "ort": Format(".ort", _ort, _row_major),
+    "executorch": Format(".pte", _executorch, _row_major),
+}
+
+
+def judged(kind: str, source: Source, wanted: Wanted, content: Content) -> Passed | None:
+    """The gate's verdict on `content`, which is `source` in the format `kind`; None where none trains it. With dropout, on the same without. Raises
+    GateError where it does not train as it should."""
+    from export.gate import check, without_dropout
+
+    form, ticket = FORMATS[kind], source.ticket if isinstance(source, Compaction) else source
+    if form.places is None:
+        return None
+    quiet = without_dropout(ticket)
+    if quiet is not ticket:
+        content = form.write(quiet, wanted)
+    with tempfile.TemporaryDirectory() as scratch:
+        return check(quiet, form.places(quiet), lambda: _opened(content, Path(scratch), form))
+
+
+def _opened(content: Content, scratch: Path, form: Format) -> Trainer:
+    from device_runtime import Trainer
+
+    if isinstance(content, bytes):
+        return Trainer.open(content, store_gradients=form.is_native)
+    folder = scratch / f"artifact{form.suffix}"
+    if not folder.exists():
+        folder.mkdir()
+        for name, part in content.items():
+            (folder / name).write_bytes(part)
+    return Trainer.open(folder)
