@@ -268,7 +268,7 @@ tkt_status tkt_draw(uint64_t seed, uint32_t stream, uint32_t distribution, float
     return fail(error, TKT_INVALID_INPUT, "distribution ", distribution, " of ", double(a), " and ", double(b),
                 " is none; take 0 (constant; the second is 0), 1 (uniform) or 2 (normal), of finite numbers");
   }
-  if (count > UINT32_MAX - first) {
+  if (uint64_t(first) + count > uint64_t(1) << 32) {
     return fail(error, TKT_INVALID_INPUT, "count ", count, " from element ", first,
                 " on is beyond 2^32 - 1; draw less");
   }

@@ -1,6 +1,6 @@
 """The direction of every import and #include, held against the rule; a wrong arrow fails here, with file and line.
 
-    server_side -> export.{network, ticket, lower} -> numpy, safetensors      device_runtime -> nothing of ours
+    server_side -> export.{drawn, network, ticket, lower} -> numpy, safetensors      device_runtime -> nothing of ours
     inside device_runtime: core <- c_api <- {python, jni}; the bindings see ticket_runtime.h alone
 
 Also: no network module on the device side, no build flag that changes arithmetic or ties a binary to one machine.
@@ -21,12 +21,14 @@ PARTS = ("server_side", "export", "device_runtime")
 
 # Which of our modules a part may import besides its own.
 OURS = {
-    "server_side": ("export.network", "export.ticket", "export.lower", "export.atomic"),
+    "server_side": ("export.drawn", "export.network", "export.ticket", "export.lower", "export.atomic"),
     "export": (),
     "device_runtime": (),
 }
-# The files of the search that train on the device's runtime, or ask it what a ticket takes, through the door of devices.
+# The files of the search that train on the device's runtime, draw weights by it or ask it what a ticket takes, through the door
+# of devices.
 ENGINE = {
+    "server_side/drawn.py": ("device_runtime.draw",),
     "server_side/device_engine.py": (
         "export.layout",
         "export.to_native",

@@ -108,7 +108,8 @@ int check_refusals() {
     if (strstr(error.text, "is none; take 0 (constant") == nullptr) return failed(error.text, double(d.a));
   }
   if (tkt_draw(0, 0, TKT_NORMAL, 0, 1, 0, 1, nullptr, nullptr) != TKT_INVALID_INPUT) return failed("NULL taken", 0);
-  if (tkt_draw(0, 0, TKT_NORMAL, 0, 1, ~0u, 1, g_values, nullptr) != TKT_INVALID_INPUT) return failed("too far", 0);
+  if (tkt_draw(0, 0, TKT_NORMAL, 0, 1, ~0u, 2, g_values, nullptr) != TKT_INVALID_INPUT) return failed("too far", 0);
+  if (tkt_draw(0, 0, TKT_NORMAL, 0, 1, ~0u, 1, g_values, nullptr) != TKT_OK) return failed("the last refused", 0);
   return tkt_draw(0, 0, TKT_NORMAL, 0, 1, ~0u, 0, g_values, nullptr) == TKT_OK ? 0 : failed("count 0 refused", 0);
 }
 
