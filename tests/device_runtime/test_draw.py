@@ -51,7 +51,9 @@ def test_a_value_is_a_pure_function_of_its_number() -> None:
 def test_streams_and_seeds_are_independent(kind: str) -> None:
     """No correlation beyond five standard errors: of neighbours, of streams, of seeds, even those that differ in a bit."""
     first = draw(1, 0, kind, 0, 1, SAMPLES)
-    others = [draw(seed, stream, kind, 0, 1, SAMPLES) for seed, stream in ((1, 1), (0, 0), (1 + 2**32, 0), (2**63 + 1, 0))]
+    others = [
+        draw(seed, stream, kind, 0, 1, SAMPLES) for seed, stream in ((1, 1), (0, 0), (1 + 2**32, 0), (2**63 + 1, 0))
+    ]
     for other in (*others, np.roll(first, 1), np.roll(first, 2)):
         assert abs(np.corrcoef(first, other)[0, 1]) < 5 / np.sqrt(SAMPLES)
 
