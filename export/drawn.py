@@ -137,7 +137,7 @@ def _log(x: Floats) -> Floats:
     return _fma(exponent, np.float32(0.693145752), f + _fma(square, np.float32(-0.5), low))
 
 
-def _cos_pi(t: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cos_pi(t: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """cos(pi t) for t in [0, 1]."""
     y = 3.14159265358979312 * np.where(t > 0.5, 1.0 - t, t)
     z, total = y * y, np.ones_like(y)

@@ -55,11 +55,11 @@ class _Memory:
     values: torch.Tensor | None = None
 
 
-class Watching(TorchDispatchMode):
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes what fills memory while it is entered; `distributions` then tells what a module's parameters were drawn from."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._memories: dict[int, _Memory] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -88,8 +88,8 @@ class Watching(TorchDispatchMode):
             return self._note(tensor, "filled in parts", True)
         try:
             origin = read(named)
-        except ValueError as error:
-            return self._note(tensor, f"filled by {error}", True)
+        except ValueError:
+            return self._note(tensor, "filled with what is no distribution of finite numbers", True)
         storage = tensor.untyped_storage()
         self._memories[storage._cdata] = _Memory(storage, origin, _flat(tensor).clone())
         return None
@@ -127,7 +127,7 @@ def draw_weights(network: Network, drawn: Drawn) -> dict[str, torch.Tensor]:
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
     for each in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(each, torch.Tensor):
+        if isinstance(each, torch.Tensor) and each.layout == torch.strided:  # others have no memory to fill
             yield each
 
 

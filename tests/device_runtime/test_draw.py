@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -58,7 +61,7 @@ def test_streams_and_seeds_are_independent(kind: str) -> None:
         assert abs(np.corrcoef(first, other)[0, 1]) < 5 / np.sqrt(SAMPLES)
 
 
-LAYERS = {
+LAYERS: dict[str, tuple[Callable[[], torch.Tensor], str, float, float]] = {
     "a linear layer as torch makes it": (lambda: nn.Linear(200, 500).weight, "uniform", -(200**-0.5), 200**-0.5),
     "its bias": (lambda: nn.Linear(200, 50_000).bias, "uniform", -(200**-0.5), 200**-0.5),
     "a convolution as torch makes it": (lambda: nn.Conv2d(20, 500, 3).weight, "uniform", -(180**-0.5), 180**-0.5),
@@ -100,7 +103,7 @@ def test_the_tails_of_the_normal_are_there() -> None:
         ((0, 0, "normal", 0, 1, -1), "count -1: must be at least 0"),
     ],
 )
-def test_what_is_no_distribution_is_refused(arguments: tuple, text: str) -> None:
+def test_what_is_no_distribution_is_refused(arguments: tuple[Any, ...], text: str) -> None:
     with pytest.raises(InvalidInput, match=text):
         draw(*arguments)
     with pytest.raises(InvalidInput, match="count 2 from element 4294967295 on is beyond"):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.compact import compact
-from export.drawn import Distribution, Drawn
+from export.drawn import Distribution, Drawn, _fma
 from export.ticket import JSON_NAME, Ticket, TicketError, load_ticket
 from tests.export.tickets import dead_unit_ticket, small_parts, small_ticket
 
@@ -71,6 +71,17 @@ def test_streams_are_places_and_indices_those_of_the_whole_parameter() -> None:
     assert parts["init"]["a.weight"][row, column] == alone[0]
     alone = ORIGIN.distributions["b.weight"].draw(ORIGIN.seed, 2, np.array([4]))
     assert parts["init"]["b.weight"][1, 1] == alone[0]
+
+
+def test_a_fused_sum_is_rounded_once() -> None:
+    """The product is below half a unit of the addend by less than f64 can hold in the sum, which would round it up."""
+    unit = np.float32(2**-23)
+    little = np.arange(1, 8, dtype=np.float32) * unit
+    addend = np.float32(1) + np.arange(1, 14, 2, dtype=np.float32) * unit
+    factors = np.float32(1) + little, (np.float32(1) - little) * np.float32(2**-24)
+    assert np.array_equal(_fma(*factors, addend), addend)
+    assert np.array_equal(_fma(-factors[0], factors[1], -addend), -addend)
+    assert np.array_equal(_fma(np.float32(3), np.float32(5), np.float32(-15)), [np.float32(0)])
 
 
 @pytest.mark.parametrize("name", ORIGIN.distributions)

@@ -172,11 +172,13 @@ def test_what_no_seed_gives_is_refused_by_name(name: str) -> None:
 
 
 def test_a_fill_that_is_no_distribution_is_refused() -> None:
-    """An infinite constant: no model has one that is checked, so by itself."""
+    """Infinite constants, and normal draws each with a mean of its own: no distribution of one pair of numbers."""
     with Watching() as watching:
         module = nn.Linear(2, 3, bias=False)
         module.weight.data.fill_(float("inf"))
-    assert "filled by constant of inf" in str(watching._origin(module.weight))
+        means = torch.normal(torch.zeros(2, 3), 1.0)
+    for tensor in (module.weight, means):
+        assert watching._origin(tensor) == "filled with what is no distribution of finite numbers"
 
 
 def test_weights_are_drawn_by_the_seed_alone() -> None:
