@@ -16,6 +16,7 @@ from device_runtime.errors import (
     PocketTicketError,
     UnsupportedOp,
 )
+from device_runtime.generator import draw
 from device_runtime.trainer import Evaluation, FitReport, Progress, Trainer
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Progress",
     "Trainer",
     "UnsupportedOp",
+    "draw",
     "inspect",
     "load_npz",
 ]

@@ -3,6 +3,7 @@
 
 #include "core/budget.h"
 #include "core/checkpoint.h"
+#include "core/draw.h"
 #include "core/error.h"
 #include "core/export.h"
 #include "core/options.h"
@@ -258,6 +259,22 @@ uint64_t tkt_export_bytes(const tkt_trainer *trainer) { return trainer ? export_
 
 tkt_status tkt_export(const tkt_trainer *trainer, void *artifact, size_t capacity, tkt_error *error) {
   return trainer ? export_artifact(*trainer, artifact, capacity, error) : null_argument(error, "trainer");
+}
+
+tkt_status tkt_draw(uint64_t seed, uint32_t stream, uint32_t distribution, float a, float b, uint32_t first,
+                    uint32_t count, float *values, tkt_error *error) {
+  const Distribution from{distribution, a, b};
+  if (values == nullptr) return null_argument(error, "values");
+  if (!is_distribution(from)) {
+    return fail(error, TKT_INVALID_INPUT, "distribution ", distribution, " of ", double(a), " and ", double(b),
+                " is none; take 0 (constant; the second is 0), 1 (uniform) or 2 (normal), of finite numbers");
+  }
+  if (uint64_t(first) + count > uint64_t(1) << 32) {
+    return fail(error, TKT_INVALID_INPUT, "count ", count, " from element ", first,
+                " on is beyond 2^32 - 1; draw less");
+  }
+  for (uint32_t i = 0; i < count; ++i) values[i] = draw(from, seed, stream, first + i);
+  return TKT_OK;
 }
 
 }  // extern "C"

@@ -9,22 +9,16 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-from numpy.typing import NDArray
-
-from export.compact import Compaction
-from export.layout import layouts
-from export.ticket import Ticket
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from device_runtime import Trainer
-    from export.gate import Passed
+    from export.compact import Compaction
+    from export.gate import Passed, Places
+    from export.ticket import Ticket
 
-Source = Ticket | Compaction
+Source: TypeAlias = "Ticket | Compaction"
 Content = bytes | Mapping[str, bytes]  # of a file, or of a folder's files by name
-Places = Mapping[str, NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
@@ -76,10 +70,14 @@ def _executorch(source: Source, wanted: Wanted) -> bytes:
 
 
 def _stored(ticket: Ticket) -> Places:
+    from export.layout import layouts
+
     return {name: layout.stored for name, layout in layouts(ticket.network, ticket.masks).items()}
 
 
 def _row_major(ticket: Ticket) -> Places:
+    import numpy as np
+
     shapes = ticket.network.parameter_shapes
     return {name: np.flatnonzero(ticket.masks.get(name, np.ones(shape, np.bool_))) for name, shape in shapes.items()}
 
@@ -96,6 +94,7 @@ FORMATS: Mapping[str, Format] = {
 def judged(kind: str, source: Source, wanted: Wanted, content: Content) -> Passed | None:
     """The gate's verdict on `content`, which is `source` in the format `kind`; None where none trains it. With dropout, on the same without. Raises
     GateError where it does not train as it should."""
+    from export.compact import Compaction
     from export.gate import check, without_dropout
 
     form, ticket = FORMATS[kind], source.ticket if isinstance(source, Compaction) else source

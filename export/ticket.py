@@ -22,12 +22,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from export.atomic import write_directory
+from export.drawn import Drawn
 from export.network import Network, NetworkError
 
 FORMAT = "pocket-ticket/1"
 JSON_NAME = "ticket.json"
 WEIGHTS_NAME = "weights.safetensors"
-DOCUMENT_KEYS = ("format", "network", "pruned", "has_trained", "weights_sha256", "card")
+DOCUMENT_KEYS = ("format", "network", "pruned", "has_trained", "weights_sha256", "card", "drawn")
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.bool_]
@@ -44,7 +45,8 @@ class Ticket:
     `init` has every parameter, running statistics included, at the rewind step; pruned weights are exactly 0 (-0 becomes +0). `masks` has a bool
     array, true = live, of the weight's shape for each pruned parameter, a subset of `network.prunable`. `trained`,
     optional, has the values after training on the server, with the same zeros. `card` is JSON for people and apps; its
-    `input` and `recipe` parts are what devices train by (export/card.py).
+    `input` and `recipe` parts are what devices train by (export/card.py). `drawn`, optional, is the seed that gives every
+    live value of `init` bit for bit, and what each parameter was drawn from.
     """
 
     network: Network
@@ -52,6 +54,7 @@ class Ticket:
     masks: Mapping[str, Bits]
     trained: Mapping[str, Floats] | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+    drawn: Drawn | None = None
 
     def __post_init__(self) -> None:
         shapes = self.network.parameter_shapes
@@ -71,6 +74,22 @@ class Ticket:
             object.__setattr__(self, "trained", _checked_values("trained", self.trained, shapes, masks))
         object.__setattr__(self, "card", _checked_card(self.card))
         self._check_variances()
+        if self.drawn is not None:
+            self._check_drawn(self.drawn)
+
+    def _check_drawn(self, drawn: Drawn) -> None:
+        if list(drawn.distributions) != list(self.init):
+            raise TicketError(
+                f"drawn: parameters {list(drawn.distributions)} but the network has {list(self.init)}, in this order"
+            )
+        for name, values in self.init.items():
+            live = np.flatnonzero(self.masks.get(name, np.ones(values.shape, np.bool_)))
+            there, given = values.ravel()[live], drawn.at(name, live)
+            if len(wrong := np.flatnonzero(there.view(np.uint32) != given.view(np.uint32))):
+                raise TicketError(
+                    f"init '{name}': element {live[wrong[0]]} is {there[wrong[0]]} but seed {drawn.seed} gives "
+                    f"{given[wrong[0]]}; leave drawn out"
+                )
 
     def _check_variances(self) -> None:
         for name in (node.params[role] for node in self.network.nodes for role in node.params if role == "running_var"):
@@ -132,6 +151,7 @@ class Ticket:
             "has_trained": self.trained is not None,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "card": dict(self.card),
+            **({} if self.drawn is None else {"drawn": self.drawn.to_json()}),
         }
         return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(), weights
 
@@ -162,11 +182,18 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         trained = {name: tensors.pop(f"trained/{name}") for name in shapes} if document["has_trained"] else None
         if tensors:
             raise TicketError(f"unknown tensor '{min(tensors)}'")
-        return Ticket(network, init, masks, trained, document["card"])
+        return Ticket(network, init, masks, trained, document["card"], _drawn(document))
     except (NetworkError, TicketError) as error:
         raise TicketError(f"'{directory}': {error}") from error
     except (KeyError, TypeError, SafetensorError) as error:
         raise TicketError(f"'{directory}' is not a ticket: {type(error).__name__} {error}; copy it again") from error
+
+
+def _drawn(document: Mapping[str, Any]) -> Drawn | None:
+    try:
+        return Drawn.from_json(document["drawn"]) if "drawn" in document else None
+    except ValueError as error:
+        raise TicketError(f"drawn: {error}; copy it again") from error
 
 
 def _unpack(packed: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Bits:

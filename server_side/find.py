@@ -166,6 +166,8 @@ def prepare(
     tracking.check(options.tracker)
     data = data or load_data(options.data, options.split_seed, lambda line: None if options.quiet else _tell(line))
     model = model or load_model(name, data.input_shape, data.classes)
+    if options.init_from_seed:
+        model = model.from_seed()
     parts = split(data, options.filled("validation"), options.split_seed)
     recipe, rewind_step = _recipe(options, len(parts.x_train), data.input_shape)
     slug = f"{name}-{data.name}".replace(":", "-").replace("/", "-")

@@ -101,7 +101,8 @@ class Lab:
 
     def model(self, width: float) -> Model:
         """The search's model with its hidden widths multiplied by `width`; raises UsageError where it has no such argument."""
-        return _of_width(self.search.model.name, self.search.data.input_shape, self.search.data.classes, width)
+        model = _of_width(self.search.model.name, self.search.data.input_shape, self.search.data.classes, width)
+        return model.from_seed() if self.search.options.init_from_seed else model
 
     def accuracies(self, networks: list[Values], *, model: Model | None = None) -> NDArray[np.float64]:
         """(networks,) accuracy on the test part of networks with these weights, as they are."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from export.drawn import Distribution, Drawn
 from export.lower import lower
 from export.network import Network, NetworkError
 from server_side.data import call, import_object
+from server_side.drawn import Watching, draw_weights
 from server_side.errors import UsageError
 from server_side.presets import PRESETS
 
@@ -28,15 +30,19 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Model:
-    """A factory and the network it lowers to, checked before anything is trained."""
+    """A factory and the network it lowers to, checked before anything is trained. With `distributions` the generator of
+    devices draws its weights from these, by their names, and torch does not."""
 
     name: str
     factory: Callable[[], nn.Module]
     network: Network
+    distributions: Mapping[str, Distribution] | None = None
 
     def initial_weights(self, seed: int) -> Weights:
         """Fresh weights of `seed`, running statistics included, float32 on the CPU; the state of torch's CPU generator is
         as before. Raises UsageError where the factory fails, builds another network or gives NaN or infinity."""
+        if (drawn := self.drawn(seed)) is not None:
+            return draw_weights(self.network, drawn)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = _built(self.name, self.factory)
@@ -52,6 +58,18 @@ class Model:
                     "initialisation"
                 )
         return weights
+
+    def drawn(self, seed: int) -> Drawn | None:
+        """What the initial weights of `seed` are drawn from; None where torch draws them."""
+        return None if self.distributions is None else Drawn(seed, self.distributions)
+
+    def from_seed(self) -> Model:
+        """The same with weights that a seed is enough for, drawn from the distributions of the factory. Raises UsageError
+        naming a parameter that was not simply drawn."""
+        with torch.random.fork_rng(devices=[]), Watching() as watching:
+            torch.manual_seed(0)
+            module = _built(self.name, self.factory)
+        return replace(self, distributions=watching.distributions(self.name, module, self.network))
 
     def fingerprint(self, seed: int) -> str:
         """A SHA-256 of the graph and of the initial weights of `seed`: the same whenever it is the same model."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from server_side.errors import UsageError
+from server_side.steps import parse_steps
 
 if TYPE_CHECKING:
     from server_side.options import Options
@@ -38,6 +39,7 @@ def check(options: Options) -> None:
     _check_ranges(options)
     _check_pruning(options)
     _check_recipe(options)
+    _check_start(options)
     if options.engine == "device" and options.accelerator == "cuda":
         raise UsageError(
             "accelerator cuda with engine device: that one trains on the CPU; leave one out, or take --engine stacked"
@@ -134,6 +136,23 @@ def _check_pruning(options: Options) -> None:
                 )
     if options.fit_step_ms is not None and not 0 < options.fit_step_ms < float("inf"):
         raise UsageError(f"fit_step_ms {options.fit_step_ms}: must be a number above 0")
+
+
+def _check_start(options: Options) -> None:
+    """A seed gives initial weights and no trained ones."""
+    if not options.init_from_seed:
+        return
+    step = options.filled("rewind_step")
+    if step == "auto" or parse_steps(step, 1, "rewind_step") > 0:
+        raise UsageError(
+            f"init_from_seed with rewind_step {step}: its tickets start from trained weights, which no seed gives; take "
+            "--rewind-step 0it, or leave init_from_seed out"
+        )
+    if options.retrain != "weights":
+        raise UsageError(
+            f"init_from_seed with retrain {options.retrain}: its tickets start from trained weights, which no seed gives; take "
+            "--retrain weights, or leave init_from_seed out"
+        )
 
 
 def _check_recipe(options: Options) -> None:

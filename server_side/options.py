@@ -65,6 +65,9 @@ class Options:
     """number of the first replicate; the others follow"""
     split_seed: int = 0
     """fixes which samples are held out to validate (and to test, where the data has no test part), whatever the seeds"""
+    init_from_seed: bool = False
+    """draw initial weights by the generator of devices, from the distributions of the model's own initialisation: the ticket's
+    seed is then enough for its weights. Tickets that start at step 0 alone"""
 
     method: Literal[
         "iterative",

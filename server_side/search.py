@@ -349,7 +349,8 @@ class Search:
         seed = self.best_seed(chosen)
         masks = chosen.masks[seed]
         early = chosen.trainings[f"seed{seed}-ticket"].early
-        return Ticket(self.model.network, apply_masks(chosen.start[seed], masks), masks, early, card)
+        drawn = self.model.drawn(derive(seed, "init"))
+        return Ticket(self.model.network, apply_masks(chosen.start[seed], masks), masks, early, card, drawn)
 
     def best_seed(self, chosen: Round) -> int:
         return int(self.seeds[int(np.argmax(chosen.measured["ticket"].validation_accuracy))])

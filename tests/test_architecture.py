@@ -21,14 +21,15 @@ PARTS = ("server_side", "export", "device_runtime")
 
 # Which of our modules a part may import besides its own.
 OURS = {
-    "server_side": ("export.network", "export.ticket", "export.lower", "export.atomic"),
+    "server_side": ("export.network", "export.ticket", "export.lower", "export.atomic", "export.drawn"),
     "export": (),
     "device_runtime": (),
 }
-# The files that train on the device's runtime, or ask it what a ticket takes, through the door of devices.
+# The files that train on the device's runtime, draw weights by it or ask it what a ticket takes, through the door of devices.
 ENGINE = {
     "export/gate.py": ("device_runtime.Trainer",),
     "export/formats.py": ("device_runtime.Trainer",),
+    "server_side/drawn.py": ("device_runtime.draw",),
     "server_side/device_engine.py": (
         "export.layout",
         "export.to_native",

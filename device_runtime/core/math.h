@@ -1,5 +1,5 @@
 // fma, sqrt, expf and logf with the same bits on every target: no libm, no table, every contraction written out.
-// All static: each kernel file compiles its own copy for its own instruction set. Errors: see the tests (<= 2 ulp).
+// What kernels use is static: each kernel file compiles its own copy for its own instruction set. Errors: see the tests (<= 2 ulp).
 #pragma once
 
 #include <stdint.h>
@@ -102,25 +102,8 @@ static inline float exp_f32(float x) {
   return (p + 1.0f) * power_of_two(half) * power_of_two(k - half);
 }
 
-// ln x for a normal x > 0: x = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2); f - f^2 / 2 + f^3 Q(f) by Remez.
-// NaN and infinity give themselves; what else is not normal and positive is no input.
-static inline float log_f32(float x) {
-  if (!(x < __builtin_inff())) return x;
-  uint32_t shifted = bits_of(x) - 0x3F3504F3u;  // the bits of sqrt(1/2)
-  float e = float(int32_t(shifted) >> 23);
-  float f = float_of((shifted & 0x7FFFFFu) + 0x3F3504F3u) - 1.0f;
-  float q = fused_f32(f, -7.63449520e-2f, 1.27615750e-1f);
-  q = fused_f32(q, f, -1.31601825e-1f);
-  q = fused_f32(q, f, 1.42017588e-1f);
-  q = fused_f32(q, f, -1.66233569e-1f);
-  q = fused_f32(q, f, 2.00012267e-1f);
-  q = fused_f32(q, f, -2.50008196e-1f);
-  q = fused_f32(q, f, 3.33333313e-1f);
-  float square = f * f;
-  float low = fused_f32(square * f, q, e * 1.42860677e-6f);
-  low = fused_f32(square, -0.5f, low);
-  return fused_f32(e, 0.693145752f, f + low);
-}
+// ln x for a normal x > 0. NaN and infinity give themselves; what else is not normal and positive is no input.
+float log_f32(float x);
 
 // 1 / (1 + e^-x)
 static inline float sigmoid_f32(float x) { return 1.0f / (1.0f + exp_f32(-x)); }
@@ -155,12 +138,7 @@ static inline float erf_f32(float x) {
   return size < 0.921875f ? p * x : (x < 0 ? -far : far);
 }
 
-// cos(pi t) for t in [0, 1]: the series around 0, which ends below the last bit of a double.
-static inline double cos_pi(double t) {
-  const double y = 3.14159265358979312 * (t > 0.5 ? 1.0 - t : t), z = y * y;
-  double sum = 1.0;
-  for (int k = 11; k > 0; --k) sum = 1.0 - sum * (z / double((2 * k - 1) * (2 * k)));
-  return t > 0.5 ? -sum : sum;
-}
+// cos(pi t) for t in [0, 1].
+double cos_pi(double t);
 
 }  // namespace tkt

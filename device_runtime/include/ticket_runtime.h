@@ -68,6 +68,9 @@ typedef enum tkt_kernels {
   TKT_KERNELS_NEON = 4
 } tkt_kernels;
 
+/* What tkt_draw draws from: `a` itself, with b = 0; evenly from a to b; normal with mean a and standard deviation b. */
+typedef enum tkt_distribution { TKT_CONSTANT = 0, TKT_UNIFORM = 1, TKT_NORMAL = 2 } tkt_distribution;
+
 /* Which values a trainer starts from and resets to. */
 typedef enum tkt_start { TKT_START_INIT = 0, TKT_START_TRAINED = 1 } tkt_start;
 
@@ -227,6 +230,11 @@ TKT_API tkt_status tkt_restore(tkt_trainer *trainer, const void *checkpoint, siz
 /* A new artifact: the same ticket with the present values as its trained values. */
 TKT_API uint64_t tkt_export_bytes(const tkt_trainer *trainer);
 TKT_API tkt_status tkt_export(const tkt_trainer *trainer, void *artifact, size_t capacity, tkt_error *error);
+
+/* Initial values from a seed alone: elements first .. first + count - 1 of stream `stream`, each a pure function of its number,
+ * the seed and the distribution, with the same bits on every target (FORMAT.md, Drawn values). Needs no trainer and no arena. */
+TKT_API tkt_status tkt_draw(uint64_t seed, uint32_t stream, uint32_t distribution, float a, float b, uint32_t first,
+                            uint32_t count, float *values, tkt_error *error);
 
 #ifdef __cplusplus
 }

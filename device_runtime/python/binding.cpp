@@ -1,5 +1,5 @@
-// device_runtime._core: the calls of ticket_runtime.h on numpy arrays, nothing of its own. Those on an artifact are here,
-// those on a trainer in core_trainer.h. A status other than TKT_OK becomes the exception of device_runtime/errors.py, with
+// device_runtime._core: the calls of ticket_runtime.h on numpy arrays, nothing of its own. Those on a trainer are in
+// core_trainer.h, the others here. A status other than TKT_OK becomes the exception of device_runtime/errors.py, with
 // the core's text.
 #include <exception>
 #include <string>
@@ -90,6 +90,17 @@ nb::dict memory_plan(const nb::bytes &artifact, const tkt_options &options) {
   return result;
 }
 
+nb::ndarray<nb::numpy, float> draw(uint64_t seed, uint32_t stream, uint32_t distribution, float a, float b,
+                                   uint32_t first, uint32_t count) {
+  std::unique_ptr<float[]> values(new float[count]);
+  tkt_error error{};
+  {
+    nb::gil_scoped_release release;
+    check(tkt_draw(seed, stream, distribution, a, b, first, count, values.get(), &error), error);
+  }
+  return owned_array(std::move(values), {count});
+}
+
 }  // namespace
 }  // namespace tkt_python
 
@@ -102,6 +113,7 @@ NB_MODULE(_core, module) {
   module.def("default_options", &default_options, "artifact"_a);
   module.def("arena_bytes", &arena_bytes, "artifact"_a, "options"_a);
   module.def("memory_plan", &memory_plan, "artifact"_a, "options"_a);
+  module.def("draw", &draw, "seed"_a, "stream"_a, "distribution"_a, "a"_a, "b"_a, "first"_a, "count"_a);
 
   nb::class_<tkt_options>(module, "Options")
       .def_rw("batch", &tkt_options::batch)

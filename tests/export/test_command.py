@@ -8,13 +8,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from export.__main__ import main
 from export.compact import compact
+from export.formats import FORMATS, Format
 from export.ticket import WEIGHTS_NAME
 from export.to_native import to_native_bytes
 from export.to_onnx import to_onnx_bytes
@@ -31,7 +33,7 @@ def ticket_dir(tmp_path: Path) -> Path:
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line that a failing command prints; it wrote nothing to stdout."""
-    assert main(arguments) == 2
+    assert main([*arguments, "--no-gate"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(ONE_LINE)
@@ -40,7 +42,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_both_formats_land_beside_the_ticket(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(ticket_dir)]) == 0
+    assert main([str(ticket_dir), "--no-gate"]) == 0
     native, onnx = ticket_dir.with_name("digits.tkt"), ticket_dir.with_name("digits.onnx")
     assert native.read_bytes() == to_native_bytes(golden_ticket("tiny"))
     assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits", "digits.onnx", "digits.tkt"]
@@ -50,7 +52,7 @@ def test_both_formats_land_beside_the_ticket(ticket_dir: Path, capsys: pytest.Ca
     dense = 4 * (24 + 4 + 16 + 12 + 3)
     for kind, path in (("native", native), ("onnx", onnx)):
         size = path.stat().st_size
-        assert [kind, f"{size:,}", f"{size / dense:.1%}", str(path)] in rows
+        assert [kind, f"{size:,}", f"{size / dense:.1%}", "not", "checked", str(path)] in rows
     assert f"next: python -m device_runtime inspect {native}" in out
 
 
@@ -62,6 +64,10 @@ def test_json_is_one_object_on_stdout(ticket_dir: Path, tmp_path: Path, capsys: 
     assert set(report) == {"artifacts", "dense_bytes", "density", "ticket_hash", "vanished"}
     assert report["vanished"] == []
     assert [artifact["format"] for artifact in report["artifacts"]] == ["native", "onnx"]
+    native, onnx = report["artifacts"]
+    assert onnx["gate"] is None  # nothing trains it
+    gate = json.loads(Path(f"{native['path']}.gate.json").read_text())
+    assert gate == {"artifact_sha256": native["sha256"], **native["gate"]}
     for artifact in report["artifacts"]:
         content = Path(artifact["path"]).read_bytes()
         assert artifact["bytes"] == len(content)
@@ -74,17 +80,17 @@ def test_json_is_one_object_on_stdout(ticket_dir: Path, tmp_path: Path, capsys: 
 def test_what_vanishes_is_said_and_can_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ticket = dead_unit_ticket()
     place, native, onnx = ticket.save(tmp_path / "t"), tmp_path / "t.tkt", tmp_path / "t.onnx"
-    assert main([str(place)]) == 0
+    assert main([str(place), "--no-gate"]) == 0
     assert "\n1 of 3 units of a vanish\n" in capsys.readouterr().out
     assert (native.read_bytes(), onnx.read_bytes()) == (
         to_native_bytes(compact(ticket)),
         to_onnx_bytes(compact(ticket)),
     )
-    assert main([str(place), "--json"]) == 0
+    assert main([str(place), "--json", "--no-gate"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["vanished"] == [{"layer": "a", "unit": "units", "count": 1, "of": 3}]
     assert (report["density"], report["dense_bytes"]) == (ticket.density, 4 * (12 + 3 + 6))
-    assert main([str(place), "--no-compact"]) == 0
+    assert main([str(place), "--no-compact", "--no-gate"]) == 0
     assert "units of a vanish" not in capsys.readouterr().out
     assert (native.read_bytes(), onnx.read_bytes()) == (to_native_bytes(ticket), to_onnx_bytes(ticket))
 
@@ -94,16 +100,30 @@ def test_quiet_prints_nothing(ticket_dir: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_does_not_pass_the_gate_is_not_written(
+    ticket_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the artifact holds another learning rate than the ticket."""
+    recipe = {**golden_ticket("tiny").card["recipe"], "learning_rate": 0.5}
+    other = replace(golden_ticket("tiny"), card={**golden_ticket("tiny").card, "recipe": recipe})
+    wrong = replace(FORMATS["native"], write=lambda source, wanted: to_native_bytes(other))
+    monkeypatch.setitem(cast("dict[str, Format]", FORMATS), "native", wrong)
+    assert main([str(ticket_dir), "--formats", "native,onnx"]) == 2
+    assert "native: the loss of step" in capsys.readouterr().err
+    assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits"]
+    assert main([str(ticket_dir), "--formats", "native", "--no-gate"]) == 0
+
+
 def test_formats_choose_the_files(ticket_dir: Path) -> None:
-    assert main([str(ticket_dir), "--formats", "native,native"]) == 0
+    assert main([str(ticket_dir), "--formats", "native,native", "--no-gate"]) == 0
     assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits", "digits.tkt"]
 
 
 def test_values_choose_what_onnx_holds(ticket_dir: Path) -> None:
     onnx = ticket_dir.with_name("digits.onnx")
-    assert main([str(ticket_dir)]) == 0
+    assert main([str(ticket_dir), "--no-gate"]) == 0
     before = onnx.read_bytes()
-    assert main([str(ticket_dir), "--values", "trained"]) == 0
+    assert main([str(ticket_dir), "--values", "trained", "--no-gate"]) == 0
     assert onnx.read_bytes() != before
 
 
@@ -112,7 +132,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     assert "is not a ticket" in fails(capsys, str(tmp_path))
     assert "is not a ticket" in fails(capsys, str(tmp_path / "missing"))
-    assert "format 'coreml' is not known; known are native, onnx" in fails(
+    assert "format 'coreml' is not known; known are native, packed, onnx, ort, executorch" in fails(
         capsys, str(ticket_dir), "--formats", "native,coreml"
     )
     assert "format '' is not known" in fails(capsys, str(ticket_dir), "--formats", "")
@@ -175,7 +195,7 @@ def test_interruption_exits_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", interrupt)
-    assert main([str(ticket_dir)]) == 130
+    assert main([str(ticket_dir), "--no-gate"]) == 130
     assert capsys.readouterr().err == "python -m export: interrupted; every file there is whole\n"
     assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits"]
 
@@ -187,7 +207,7 @@ def command(*arguments: str, stdout: Any = subprocess.PIPE) -> subprocess.Comple
 
 
 def test_as_a_process(ticket_dir: Path) -> None:
-    done = command(str(ticket_dir), "--json", "--formats", "native")
+    done = command(str(ticket_dir), "--json", "--quiet", "--formats", "native")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["artifacts"][0]["bytes"] == ticket_dir.with_name("digits.tkt").stat().st_size
 
@@ -203,6 +223,6 @@ def test_help_needs_no_optional_package() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_stdout_that_cannot_be_written_is_one_line(ticket_dir: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = command(str(ticket_dir), "--formats", "native", stdout=full)
+        done = command(str(ticket_dir), "--formats", "native", "--no-gate", stdout=full)
     assert done.returncode == 2
     assert done.stderr == f"{ONE_LINE}cannot print: No space left on device; the files are written\n"
