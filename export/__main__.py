@@ -1,5 +1,5 @@
-"""`python -m export TICKET_DIR`: writes a ticket as the files that devices run, each whole or not at all. `keygen` and `sign` in the
-place of TICKET_DIR are tools beside it (sign.py); `./sign` is a ticket of that name.
+"""`python -m export TICKET_DIR`: writes a ticket as the files that devices run, each whole or not at all. `report`, `keygen` and
+`sign` in the place of TICKET_DIR are tools beside it (report.py, sign.py); `./sign` is a ticket of that name.
 
 Machine output (`--json`) and the table go to stdout, errors to stderr as one line. Exit codes: 0 written; 2 bad input,
 a missing optional package, or a disk that refuses; 130 interrupted.
@@ -33,7 +33,7 @@ EXTRAS = {  # by what is missing
     "executorch": "executorch",
     "cryptography": "sign",
 }
-TOOLS = ("keygen", "sign")
+TOOLS = ("keygen", "report", "sign")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = None if given[:1] and given[0] in TOOLS else _parser().parse_args(given)
     try:
         if options is None:
-            from export import sign
-
-            print(sign.told(given[0], given[1:]), flush=True)
+            print(_tool(given[0], given[1:]), flush=True)
         else:
             _run(options)
     except KeyboardInterrupt:
@@ -60,11 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _tool(name: str, arguments: Sequence[str]) -> str:
+    """What a tool tells."""
+    if name == "report":
+        from export.report import report
+
+        return report(arguments)
+    from export.sign import told
+
+    return told(name, arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Write a ticket as the files that devices run.",
-        epilog=f"tools: {PROGRAM} keygen FOLDER makes a pair of keys; {PROGRAM} sign ARTIFACT --key FILE signs an artifact",
+        epilog=f"tools: {PROGRAM} report TICKET_DIR tells what each format takes; {PROGRAM} keygen FOLDER makes a pair of keys; {PROGRAM} sign ARTIFACT --key FILE signs an artifact",
         allow_abbrev=False,
     )
     parser.add_argument("ticket", metavar="TICKET_DIR", type=Path, help="the directory that server_side.find wrote")

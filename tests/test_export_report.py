@@ -1,0 +1,76 @@
+"""`python -m export report`: every figure of it against where it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_runtime import inspect
+from export.__main__ import main
+from export.compact import compact
+from export.report import page
+from export.ticket import Ticket, TicketError
+from export.to_native import to_native_bytes
+from tests.export.tickets import golden_ticket
+
+
+@pytest.fixture(scope="module")
+def ticket_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return golden_ticket("tiny").save(tmp_path_factory.mktemp("report") / "digits")
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["report", *arguments, "--json"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_every_figure_is_that_of_the_artifact(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, str(ticket_dir), "--formats", "native,onnx")
+    native, onnx = found["formats"]
+    artifact = to_native_bytes(compact(golden_ticket("tiny")))
+    counted = inspect(artifact)
+    assert native["bytes"] == len(artifact)
+    assert native["parts"] == counted["sections"]
+    assert (native["memory_bytes"], native["memory_is_exact"]) == (counted["arena_bytes"], True)
+    assert native["step_ms"] > 0
+    assert 0 < native["gate"]["largest_gradient_error"] < 1e-5
+    assert onnx["gate"] is None
+    assert "memory_bytes" not in onnx
+    assert not list(ticket_dir.parent.glob("digits.*"))  # nothing stays
+
+
+def test_other_runtimes_are_measured(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("executorch")
+    (row,) = told(capsys, str(ticket_dir), "--formats", "executorch", "--quiet")["formats"]
+    assert not row["memory_is_exact"]
+    assert row["memory_bytes"] > 2**16  # the runtime's own
+    assert row["step_ms"] > 0
+
+
+def test_a_format_that_refuses_says_why(
+    ticket_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(ticket: Ticket, values: str) -> bytes:
+        raise TicketError("conv 'a': not here; native trains it")
+
+    monkeypatch.setattr("export.to_onnx.to_onnx_bytes", refuse)
+    assert main(["report", str(ticket_dir), "--formats", "onnx", "--page", str(ticket_dir.parent / "page.html")]) == 0
+    assert "refused: conv 'a': not here; native trains it" in capsys.readouterr().out
+    assert "refused: conv &#x27;a&#x27;" in (ticket_dir.parent / "page.html").read_text()
+
+
+def test_a_page_needs_nothing_else(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = page(told(capsys, str(ticket_dir), "--formats", "native,onnx"))
+    assert shown.count("class=bar") == 2
+    assert "http" not in shown
+    assert "<script" not in shown
+
+
+def test_bad_input_is_one_line(ticket_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(ticket_dir), "--formats", "coreml"]) == 2
+    assert "format 'coreml' is not known; known are native" in capsys.readouterr().err
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not a ticket" in capsys.readouterr().err
