@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +221,7 @@ def test_gradients_are_those_of_finite_differences(name: str, tmp_path: Path, mo
     random, step = np.random.default_rng(2), 1e-6
     for parameter, gradient in gradients.items():
         places = np.flatnonzero(ticket.masks.get(parameter, np.ones(ticket.init[parameter].shape, np.bool_)))
-        for at in random.choice(len(places), min(4, len(places)), replace=False):
+        for at in random.choice(len(places), min(2, len(places)), replace=False):
             losses = []
             for sign in (1, -1):
                 moved = values[parameter].clone()
@@ -475,31 +473,30 @@ def test_options_of_a_step_are_followed(tmp_path: Path) -> None:
         assert ort.fit(x, y, steps=20).losses == pytest.approx(native.fit(x, y, steps=20).losses, rel=LOSS_TOLERANCE)
 
 
-def test_the_commands_export_and_train_it_without_a_word_of_the_runtime(tmp_path: Path) -> None:
+def test_the_commands_export_and_train_it_without_a_word_of_the_runtime(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     ticket = ticket_of(CASES["batch_norm of images"], **ADAM)
-    ticket.save(tmp_path / "t")
+    ticket.save("t")
     x, y = data_of(ticket.network, 30)
-    np.savez(tmp_path / "d.npz", allow_pickle=False, x=x, y=y)
+    np.savez("d.npz", allow_pickle=False, x=x, y=y)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    def run(command: Callable[[list[str]], int], *arguments: str) -> Any:
+        capfd.readouterr()
+        assert command([*arguments, "--json", "--quiet"]) == 0
+        out, err = capfd.readouterr()
+        assert err == ""  # by file descriptor: ONNX Runtime does not ask Python
+        return json.loads(out)
 
     for _ in range(2):  # the same again is left as it is
-        exported = run("export", "t", "--formats", "ort", "--json")
-        assert exported.stderr == ""
-    (artifact,) = json.loads(exported.stdout)["artifacts"]
-    assert artifact["bytes"] == sum(path.stat().st_size for path in (tmp_path / "t.ort").iterdir())
-    data = ("--data", "npz:d.npz", "--checkpoint", "c", "--json")
-    told = run("device_runtime", "train", "t.ort", *data, "--epochs", "3", "--quiet")
-    assert told.stderr == ""
-    trained = json.loads(told.stdout)
+        (artifact,) = run(export, "t", "--formats", "ort")["artifacts"]
+    assert artifact["bytes"] == sum(path.stat().st_size for path in Path("t.ort").iterdir())
+    data = ("t.ort", "--data", "npz:d.npz", "--checkpoint", "c")
+    trained = run(main, "train", *data, "--epochs", "3")
     assert trained["last_loss"] < trained["first_loss"]
-    evaluated = json.loads(run("device_runtime", "evaluate", "t.ort", *data).stdout)
-    assert evaluated["loss"] == trained["train"]["loss"]
-    predicted = run("device_runtime", "predict", "t.ort", *data)
-    assert predicted.stderr == ""
-    assert len(json.loads(predicted.stdout)["predictions"]) == 30
+    assert run(main, "evaluate", *data)["loss"] == trained["train"]["loss"]
+    assert len(run(main, "predict", *data)["predictions"]) == 30
 
 
 def test_the_commands_refuse_what_only_native_artifacts_have(
