@@ -195,6 +195,22 @@ def test_gradients_and_outputs_of_each_operator_are_those_of_the_core(name: str,
         assert told.correct == expected.correct
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "bce"])
+def test_gradients_are_right_where_scores_are_zero(loss: str, tmp_path: Path) -> None:
+    """As they are at the first step of a network whose last layer starts at 0: log(1 + exp(-|z|)) has its kink there."""
+    ticket = ticket_of(then(dense(Builder((5,)), 8), "tanh", loss=loss))
+    ticket = dataclasses.replace(ticket, init={name: np.zeros_like(array) for name, array in ticket.init.items()})
+    x, y = data_of(ticket.network, 6)
+    with (
+        Trainer.open(folder_of(ticket, tmp_path)) as ort,
+        Trainer.open(to_native_bytes(ticket), store_gradients=True) as native,
+    ):
+        ort.compute_gradients(x, y)
+        native.compute_gradients(x, y)
+        assert np.abs(native.gradients).max() > 0.01
+        assert worst(gradients_of(ticket, ort, native=False), gradients_of(ticket, native, native=True)) < 1e-6
+
+
 def loss_in_float64(ticket: Ticket, values: Mapping[str, Any], x: Floats, y: Any) -> torch.Tensor:
     document = json.loads(json.dumps(ticket.network.to_json()))
     for node in document["nodes"]:
