@@ -18,15 +18,19 @@ from export.operators import Node, Shape
 
 
 class Graph:
-    """Nodes in order and the constants they read. No parameter's name holds a slash, so all names here have one."""
+    """Nodes in order and the constants they read. No parameter's name holds a slash, so all names here have one.
 
-    def __init__(self) -> None:
+    `prefix` tells the values of graphs apart that are put together.
+    """
+
+    def __init__(self, prefix: str = "value") -> None:
+        self.prefix = prefix
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
 
     def add(self, kind: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
         """Appends a node; the name of its output, a fresh one if none is given."""
-        output = output or f"value/{len(self.nodes)}"
+        output = output or f"{self.prefix}/{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 

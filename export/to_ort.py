@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,19 @@ from onnx import TensorProto, helper, numpy_helper
 from export.card import Recipe, recipe
 from export.compact import Compaction
 from export.description import describe
+from export.onnx_operators import Graph
 from export.ticket import Floats, Ticket, TicketError
 from export.to_onnx import PRODUCER, Values, chosen_values
-from export.training_graph import LOSS, OBJECTIVE, OPSET, TARGET, forward_graph
+from export.training_graph import LOSS, OPSET, TARGET, forward_graph
 from export.training_operators import NEXT
 
 IR_VERSION = 10  # the newest that ONNX Runtime 1.19.2 reads
 DESCRIPTION, CHECKPOINT = "description.json", "checkpoint"
 TRAINING, EVAL, OPTIMIZER = "training_model.onnx", "eval_model.onnx", "optimizer_model.onnx"
+UNSIGNED = "0" * 64  # stands for the description's SHA-256 in what it is of
 RESET = "lazy_reset_grad"
 MICROSOFT = "com.microsoft"
+SCALE = "gradient_scale"  # by which clipping multiplied the gradients
 
 
 def to_ort(source: Ticket | Compaction, values: Values = "init") -> dict[str, bytes]:
@@ -51,7 +55,7 @@ def to_ort(source: Ticket | Compaction, values: Values = "init") -> dict[str, by
     )
     files = {
         CHECKPOINT: _checkpoint({name: kept[name] for name in trained}, {name: kept[name] for name in state}),
-        TRAINING: _serialised(_with_gradients(training, trained)),
+        TRAINING: _serialised(_with_gradients(training, trained, settings)),
         EVAL: _serialised(evaluation),
         OPTIMIZER: _serialised(_optimizer_model(settings)),
     }
@@ -60,8 +64,8 @@ def to_ort(source: Ticket | Compaction, values: Values = "init") -> dict[str, by
         "next": {o.name.removesuffix(NEXT): o.name for o in training.graph.output if o.name.endswith(NEXT)},
         "files": {name: {"bytes": len(content), "sha256": _digest(content)} for name, content in files.items()},
     }
-    told["checksum"] = _digest(json.dumps(told, sort_keys=True).encode())
-    return {**files, DESCRIPTION: (json.dumps(told, indent=1, sort_keys=True) + "\n").encode()}
+    unsigned = json.dumps(told | {"checksum": UNSIGNED}, indent=1, sort_keys=True) + "\n"
+    return {**files, DESCRIPTION: unsigned.replace(UNSIGNED, _digest(unsigned.encode())).encode()}
 
 
 def _check(r: Recipe) -> None:
@@ -69,16 +73,11 @@ def _check(r: Recipe) -> None:
         raise TicketError(
             "recipe: nesterov by ONNX Runtime: its optimizers have none; leave it out, or export as native"
         )
-    if r.clip_norm and r.weight_decay and r.optimizer != "adamw":
-        raise TicketError(
-            f"recipe: clip_norm {r.clip_norm} with weight_decay {r.weight_decay} and {r.optimizer} by ONNX Runtime: it would "
-            "clip the decay too; leave one out, take adamw, or export as native"
-        )
 
 
 def _kept(ticket: Ticket, values: Mapping[str, Floats]) -> dict[str, Floats]:
     for name in values:
-        if name in (TARGET, LOSS, OBJECTIVE, RESET) or name.endswith((NEXT, "_grad", ".buffer", ".out")):
+        if name in (TARGET, LOSS, SCALE, RESET) or name.endswith((NEXT, "_grad", ".buffer", ".out")):
             raise TicketError(f"parameter '{name}': the training model uses that name itself; rename the parameter")
     return {name: array[ticket.masks[name]] if name in ticket.masks else array for name, array in values.items()}
 
@@ -92,8 +91,8 @@ def _parameters_as_inputs(model: onnx.ModelProto, kept: Mapping[str, Floats]) ->
     return model
 
 
-def _with_gradients(model: onnx.ModelProto, trained: list[str]) -> onnx.ModelProto:
-    """Each gradient is added to a buffer of its own, which ONNX Runtime keeps, or with RESET replaces what is in it.
+def _with_gradients(model: onnx.ModelProto, trained: list[str], r: Recipe) -> onnx.ModelProto:
+    """What is to be subtracted is added to a buffer for each parameter, which ONNX Runtime keeps, or with RESET replaces what is there.
 
     Built from the graph as it is: the transformations that `generate_artifacts` makes first would store a pruned matrix's zeros.
     """
@@ -101,25 +100,46 @@ def _with_gradients(model: onnx.ModelProto, trained: list[str]) -> onnx.ModelPro
     from onnxruntime.capi._pybind_state import GradientGraphBuilder
 
     told = [output.name for output in model.graph.output]
-    builder = GradientGraphBuilder(model.SerializeToString(), {OBJECTIVE}, set(trained), OBJECTIVE, SessionOptions())
+    builder = GradientGraphBuilder(model.SerializeToString(), {LOSS}, set(trained), LOSS, SessionOptions())
     with silent():
         builder.build()
     found = onnx.load_from_string(builder.get_model())
-    graph = found.graph
-    outputs = {output.name: output for output in graph.output}
-    del graph.output[:]
-    graph.output.extend(outputs[name] for name in told)
-    for name in trained:
+    outputs = {output.name: output for output in found.graph.output}
+    del found.graph.output[:]
+    found.graph.output.extend(outputs[name] for name in told)
+    graph = Graph("step")
+    updates = _clipped_and_decayed(graph, trained, r)
+    if r.clip_norm:
+        found.graph.output.append(helper.make_tensor_value_info(SCALE, TensorProto.FLOAT, []))
+    for name, update in zip(trained, updates, strict=True):
         gradient = outputs[f"{name}_grad"]
         buffer, done = (f"{gradient.name}.accumulation.{end}" for end in ("buffer", "out"))
-        graph.node.append(
-            helper.make_node("InPlaceAccumulatorV2", [buffer, gradient.name, RESET], [done], domain=MICROSOFT)
-        )
+        graph.add("InPlaceAccumulatorV2", [buffer, update, RESET], done, domain=MICROSOFT)
         gradient.name = buffer
-        graph.input.append(gradient)
-        graph.output.append(helper.make_tensor_value_info(done, TensorProto.BOOL, [1]))
-    graph.input.append(helper.make_tensor_value_info(RESET, TensorProto.BOOL, [1]))
+        found.graph.input.append(gradient)
+        found.graph.output.append(helper.make_tensor_value_info(done, TensorProto.BOOL, [1]))
+    found.graph.input.append(helper.make_tensor_value_info(RESET, TensorProto.BOOL, [1]))
+    found.graph.node.extend(graph.nodes)
+    known = {constant.name for constant in found.graph.initializer}
+    found.graph.initializer.extend(constant for name, constant in graph.constants.items() if name not in known)
     return found
+
+
+def _clipped_and_decayed(graph: Graph, trained: list[str], r: Recipe) -> list[str]:
+    """By name what the optimizer gets. ONNX Runtime's own clipping adds up in an order that a restored checkpoint changes, and
+    it has no decay but AdamW's."""
+    updates = [f"{name}_grad" for name in trained]
+    if r.clip_norm:
+        squares = [graph.add("ReduceSum", [graph.add("Mul", [name, name])], keepdims=0) for name in updates]
+        norm = graph.add("Sqrt", [reduce(lambda total, square: graph.add("Add", [total, square]), squares)])
+        above = graph.add("Div", [graph.number(r.clip_norm), graph.add("Add", [norm, graph.number(1e-6)])])
+        scale = graph.add("Min", [above, graph.number(1.0)], SCALE)
+        updates = [graph.add("Mul", [name, scale]) for name in updates]
+    if r.weight_decay and r.optimizer != "adamw":
+        decay = graph.number(r.weight_decay)
+        terms = [graph.add("Mul", [name, decay]) for name in trained]
+        updates = [graph.add("Add", [update, term]) for update, term in zip(updates, terms, strict=True)]
+    return updates
 
 
 def _checkpoint(trained: Mapping[str, Floats], state: Mapping[str, Floats]) -> bytes:
@@ -136,32 +156,24 @@ def _optimizer_model(r: Recipe) -> onnx.ModelProto:
     """One node; its inputs are sequences, an entry a parameter.
 
     SGD with momentum is AdamW whose second moments stay 0: m = u m + (1 - u) g and w = w - rate m / (1 - u), PyTorch's
-    velocity being m / (1 - u). Mode 0 of AdamW is PyTorch's; Adam's decay is in the objective.
+    velocity being m / (1 - u). Mode 0 of AdamW is PyTorch's.
     """
     inputs = [
         helper.make_tensor_value_info("learning_rate", TensorProto.FLOAT, [1]),
         helper.make_tensor_value_info("step", TensorProto.INT64, [1]),
     ]
     names = ["params", "gradients", "first_order_moments", "second_order_moments"]
-    nodes, gradients = [], "gradients"
-    if r.clip_norm:
-        gradients = "clipped"
-        node = helper.make_node(
-            "InplaceClipGradNorm", ["gradients"], [gradients], domain=MICROSOFT, max_norm=r.clip_norm
-        )
-        nodes.append(node)
     if r.optimizer == "sgd" and r.momentum == 0:
         names = names[:3]
-        node = helper.make_node("SGDOptimizerV2", ["learning_rate", "params", gradients], ["done"], domain=MICROSOFT)
+        node = helper.make_node("SGDOptimizerV2", ["learning_rate", "params", "gradients"], ["done"], domain=MICROSOFT)
     else:
         attributes = _momentum(r.momentum) if r.optimizer == "sgd" else _adam(r)
-        operands = ["learning_rate", "step", "params", gradients, *names[2:]]
+        operands = ["learning_rate", "step", *names]
         node = helper.make_node("AdamWOptimizer", operands, ["done"], domain=MICROSOFT, **attributes)
-    nodes.append(node)
     inputs += [helper.make_tensor_sequence_value_info(name, TensorProto.FLOAT, None) for name in names]
     outputs = [helper.make_tensor_value_info("done", TensorProto.BOOL, [1])]
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-    graph = helper.make_graph(nodes, "optimizer", inputs, outputs)
+    graph = helper.make_graph([node], "optimizer", inputs, outputs)
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER)
 
 

@@ -1,14 +1,12 @@
 """A ticket as the ONNX graph that ONNX Runtime derives gradients from: samples and targets in, the loss and new running statistics out.
 
-Live weights are parameters of as many values, scattered into place; weight decay is a term of the objective. The operators are in
-training_operators.py.
+Live weights are parameters of as many values, scattered into place. The operators are those of training_operators.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import reduce
 
 import numpy as np
 import onnx
@@ -21,14 +19,13 @@ from export.to_onnx import IR_VERSION, PRODUCER, normalised, outputs, tensor
 from export.training_operators import NEXT, append_trained
 
 OPSET = 14
-TARGET, LOSS, OBJECTIVE = "target", "loss", "objective"
+TARGET, LOSS = "target", "loss"
 
 
 def forward_graph(ticket: Ticket, recipe: Recipe, values: Mapping[str, Floats], *, training: bool) -> onnx.ModelProto:
     """Every parameter is an initializer of its own name, flat and of its live weights where it is pruned.
 
-    Outputs: in training OBJECTIVE (the loss, and half the weight decay times the squares, unless AdamW decays), LOSS and
-    each statistic's NEXT; else LOSS, without class weights or smoothing, and what to_onnx gives.
+    Outputs: in training LOSS and each statistic's NEXT; else LOSS, without class weights or smoothing, and what to_onnx gives.
     """
     network = ticket.network
     graph = Graph()
@@ -47,8 +44,7 @@ def forward_graph(ticket: Ticket, recipe: Recipe, values: Mapping[str, Floats], 
     if training:
         scores = buffers[-1]
         _loss(graph, network.loss, scores, network.output_shape[0], recipe)
-        told = [OBJECTIVE, LOSS, *nexts]
-        _objective(graph, [p.name for p in network.parameters if not p.state], recipe)
+        told = [LOSS, *nexts]
     else:
         told = outputs(graph, network.loss)
         plain = dataclasses.replace(recipe, label_smoothing=0.0, class_weights=None)
@@ -63,7 +59,7 @@ def _model(graph: Graph, ticket: Ticket, values: Mapping[str, Floats], told: lis
     if network.loss == "cross_entropy":
         target = helper.make_tensor_value_info(TARGET, TensorProto.INT64, ["batch"])
     shapes: dict[str, list[str | int]] = {name: ["batch", *network.output_shape] for name in told}
-    shapes |= {LOSS: [], OBJECTIVE: []} | {p.name + NEXT: list(p.shape) for p in network.parameters if p.state}
+    shapes |= {LOSS: []} | {p.name + NEXT: list(p.shape) for p in network.parameters if p.state}
     parameters = [numpy_helper.from_array(array, name) for name, array in values.items()]
     model = helper.make_model(
         helper.make_graph(
@@ -133,14 +129,3 @@ def _weighted_cross_entropy(graph: Graph, scores: str, classes: int, recipe: Rec
     total = graph.add("ReduceSum", [graph.add("Gather", [of_class, TARGET], axis=0)], keepdims=0)
     terms = graph.add("Mul", [of_label, graph.add("LogSoftmax", [scores], axis=-1)])
     graph.add("Neg", [graph.add("Div", [graph.add("ReduceSum", [terms], keepdims=0), total])], LOSS)
-
-
-def _objective(graph: Graph, trained: list[str], recipe: Recipe) -> None:
-    """The gradient of half the squares is what SGD and Adam add to a gradient for weight decay."""
-    if recipe.optimizer == "adamw" or recipe.weight_decay == 0:
-        graph.add("Identity", [LOSS], OBJECTIVE)
-        return
-    squares = [graph.add("ReduceSum", [graph.add("Mul", [name, name])], keepdims=0) for name in trained]
-    total = reduce(lambda left, right: graph.add("Add", [left, right]), squares)  # there is no gradient of Sum
-    decay = graph.add("Mul", [total, graph.number(recipe.weight_decay / 2)])
-    graph.add("Add", [LOSS, decay], OBJECTIVE)

@@ -27,6 +27,11 @@ from device_runtime.errors import CorruptArtifact, IncompatibleArtifact
 
 DESCRIPTION, CHECKPOINT = "description.json", "checkpoint"
 TRAINING, EVAL, OPTIMIZER = "training_model.onnx", "eval_model.onnx", "optimizer_model.onnx"
+UNSIGNED = b"0" * 64  # stands for the description's SHA-256 in what it is of
+LOSS, SCALE = (
+    "loss",
+    "gradient_scale",
+)  # outputs of the training model; the second by which clipping multiplied the gradients
 NEXT = "/next"  # after a running statistic's name: the training model's output that is to be its new value
 
 
@@ -72,14 +77,15 @@ class OnnxRuntimeEngine(BackendEngine):
     def _backward(self, samples: Floats, targets: Targets) -> float:
         self._module.train()
         self._module.lazy_reset_grad()
-        _, loss, *statistics = self._module(self._shaped(samples), self._targets(targets))
-        self._statistics = dict(zip(self._module.output_names()[2:], statistics, strict=True))
-        return float(loss)
+        found = self._module(self._shaped(samples), self._targets(targets))
+        outputs = found if isinstance(found, tuple) else (found,)
+        self._outputs = dict(zip(self._module.output_names(), outputs, strict=True))
+        return float(self._outputs[LOSS])
 
     def _apply(self, learning_rate: float) -> None:
         self._optimizer.set_learning_rate(learning_rate)
         self._optimizer.step()
-        self._load_values({name.removesuffix(NEXT): value for name, value in self._statistics.items()})
+        self._load_values({n.removesuffix(NEXT): value for n, value in self._outputs.items() if n.endswith(NEXT)})
 
     def _scores(self, samples: Floats) -> Floats:
         info = self.description.info
@@ -95,12 +101,13 @@ class OnnxRuntimeEngine(BackendEngine):
         return targets.astype(np.int64 if self.description.info.loss == "cross_entropy" else np.float32)
 
     def _named_gradients(self) -> dict[str, Floats]:
-        """Without the weight decay, which is part of the objective, as long as no step has followed."""
+        """Without clipping and decay, which the graph adds, as long as no step has followed."""
         found = {}
+        scale = self._outputs.get(SCALE, np.float32(1))
         decay = np.float32(0 if self.settings["optimizer"] == "adamw" else self.settings["weight_decay"])
         for name in (p.name for p in self.description.parameters if not p.state):
             parameter = self._state.parameters[name]
-            found[name] = (parameter.grad - decay * parameter.data).reshape(-1)
+            found[name] = ((parameter.grad - decay * parameter.data) / scale).reshape(-1)
         return found
 
     def _named_values(self) -> dict[str, Floats]:
@@ -147,8 +154,8 @@ def _checked(folder: Path) -> tuple[Description, bytes]:
     text = path.read_bytes()
     try:
         told = json.loads(text)
-        checksum = told.pop("checksum")
-        whole = checksum == _digest(json.dumps(told, sort_keys=True).encode())
+        checksum = str(told["checksum"])
+        whole = checksum == _digest(text.replace(checksum.encode(), UNSIGNED, 1))
         digests = {str(name): str(file["sha256"]) for name, file in told["files"].items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptArtifact(f"'{path}' is damaged ({error!r}); export the ticket again") from error

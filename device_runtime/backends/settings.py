@@ -30,7 +30,7 @@ def settings_of(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
             raise InvalidInput(f"{name} {chosen[name]!r} must be a whole number in {low} to {high}")
     for name, most in REAL.items():
         value = chosen[name]
-        if type(value) not in (int, float) or not 0 <= value <= most or math.isinf(value):
+        if not isinstance(value, int | float) or not 0 <= value <= most or math.isinf(value):
             raise InvalidInput(
                 f"{name} {value!r} must be {'finite and at least 0' if math.isinf(most) else 'in 0 to 1'}"
             )

@@ -169,7 +169,10 @@ def unknown_operator() -> str:
 NAN = np.where(np.arange(12).reshape(3, 2, 2) == 5, np.nan, X).astype(np.float32)
 BAD_INPUT: dict[str, tuple[Callable[[], tuple[object, ...]], str]] = {
     "no artifact": (lambda: ("train", "none.tkt", *DATA), "'none.tkt': No such file"),
-    "artifact is a folder": (lambda: ("inspect", "."), "Is a directory"),
+    "artifact is a folder": (
+        lambda: ("inspect", "."),
+        r"'\.' is for onnxruntime; inspect takes a native artifact alone",
+    ),
     "damaged artifact": (lambda: ("train", "damaged.tkt", *DATA), "CorruptArtifact: "),
     "unknown operator": (lambda: ("inspect", unknown_operator()), "UnsupportedOp: .*99"),
     "no data": (lambda: ("train", "net.tkt", "--data", "npz:none.npz"), "'none.npz': No such file"),
