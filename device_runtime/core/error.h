@@ -41,8 +41,9 @@ class Part {
 
 tkt_status fail_with(tkt_error *error, tkt_status status, const Part *parts, uint32_t count);
 
+// By value: texts of all lengths are then one type, and most messages one function.
 template <typename... Pieces>
-tkt_status fail(tkt_error *error, tkt_status status, const Pieces &...pieces) {
+tkt_status fail(tkt_error *error, tkt_status status, Pieces... pieces) {
   const Part parts[] = {Part(pieces)...};
   return fail_with(error, status, parts, static_cast<uint32_t>(sizeof...(pieces)));
 }
