@@ -168,6 +168,7 @@ tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const tkt_optio
   if (tkt_status status = lay_out(p.artifact, p.options, p.memory, memory, trainer, error)) return status;
   (*trainer)->kernels = kernels;
   (*trainer)->lane_kernels = &kernels->lanes[lane_index((*trainer)->lanes)];
+  reset(**trainer);
   if (start_team((*trainer)->team)) return TKT_OK;
   *trainer = nullptr;
   return fail(error, TKT_INVALID_INPUT, "threads is ", options->threads,

@@ -21,7 +21,7 @@ from export.ticket import Bits, Floats, TicketError
 PackedValues = Literal["float32", "float16"]
 VALUE_KINDS: Mapping[PackedValues, int] = {"float32": 1, "float16": 2}
 
-LONGEST_LINE = 1024
+LONGEST_LINE = 1023
 CONTEXTS = 19
 FAR = 64  # as many places without a 1 are a context of their own
 MOST_SEEN = 8192

@@ -141,8 +141,6 @@ enum ValueKind : uint32_t { kWhole = 0, kFloat32, kFloat16, kDrawn };
 struct Values {
   const uint8_t *data;  // nullptr: there are none
   uint32_t kind;
-
-  float at(uint32_t k) const;
 };
 
 struct Artifact {
@@ -151,10 +149,11 @@ struct Artifact {
   InputSpec input;
   Graph graph;
   Section params, pattern;  // a packed pattern has its bytes at once, and its data when it is unpacked
-  Section packed_pattern;
-  uint32_t longest_row;                                  // of a packed pattern: the most values in a row or block
-  uint32_t parameter_count, value_count, trained_count;  // values before the first state parameter
-  uint32_t live_count;                                   // values without those of pruned weights
+  Section packed_pattern;   // without its head
+  const uint8_t *lines;     // u16[patterns] of it
+  uint32_t longest_row;     // of a packed pattern: the most values in a row or block
+  uint32_t parameter_count, value_count, trained_count;           // values before the first state parameter
+  uint32_t live_count;                                            // values without those of pruned weights
   uint64_t dense_count, pruned_layer_live, pruned_layer_weights;  // the first and last are of the original network
   Values init, trained;
   const float *class_weights;  // [output_count], or nullptr
@@ -166,14 +165,14 @@ struct Artifact {
 bool has_negative_variance(const Artifact &artifact, const Values &values);
 bool has_pruned_value(const Artifact &artifact, const uint8_t *values);
 
-// As a trainer has them: f32[value_count]. Of an unpacked artifact.
-void copy_values(const Artifact &artifact, const Values &values, float *out);
+// f32[live_count] at the end of f32[value_count] move to where a trainer has them, with zeros between. Of an unpacked artifact.
+void spread_values(const Artifact &artifact, float *values);
 
 // All but what a packed pattern holds, which is known when it is unpacked.
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error);
 
 // Decodes a packed pattern into the `pattern.bytes` at `to`, which must live as long as the artifact, and checks what depends
 // on it. Reads each byte once and takes no more steps than a few thousand a byte.
-tkt_status unpack_pattern(Artifact *artifact, uint8_t *to, tkt_error *error);
+tkt_status unpack_pattern(Artifact *artifact, void *to, tkt_error *error);
 
 }  // namespace tkt

@@ -12,6 +12,8 @@ bool read_shape(const uint8_t *record, Shape *shape);
 tkt_status read_params(Artifact *artifact, tkt_error *error);
 tkt_status check_packed_head(Artifact *artifact, uint32_t patterns, tkt_error *error);  // by read_params
 tkt_status read_values(Artifact *artifact, tkt_error *error);                           // after read_graph
+// Nothing to find while the pattern is packed.
+tkt_status check_pruned(const Artifact &artifact, const Values &values, const char *name, tkt_error *error);
 tkt_status read_graph(Artifact *artifact, tkt_error *error);  // after read_params and the input
 
 enum Encoding : uint32_t { kDense = 0, kColumns16, kColumns32, kBlocksOf4, kBlocksOf8, kMasked };
@@ -24,7 +26,7 @@ struct Record {
   uint32_t block() const { return encoding == kBlocksOf8 ? 8 : encoding == kBlocksOf4 ? 4 : 1; }
   uint32_t stored() const { return encoding == kMasked ? rows * cols : nnz; }
   uint32_t columns() const { return encoding == kMasked ? rows * cols - nnz : nnz / block(); }
-  bool narrow() const { return encoding != kColumns32; }
+  uint32_t width() const { return encoding == kColumns32 ? 4 : 2; }  // bytes of a column
 };
 Record read_record(const Section &params, uint32_t param);
 
@@ -32,7 +34,7 @@ Record read_record(const Section &params, uint32_t param);
 bool is_variance(const Artifact &artifact, uint32_t param);
 
 template <typename... Pieces>
-tkt_status corrupt(tkt_error *error, const Pieces &...pieces) {
+tkt_status corrupt(tkt_error *error, Pieces... pieces) {
   return fail(error, TKT_CORRUPT_ARTIFACT, pieces..., "; export the artifact again");
 }
 

@@ -71,7 +71,7 @@ State state_of(const tkt_trainer &trainer) {
 }
 
 template <typename... Pieces>
-tkt_status corrupt_checkpoint(tkt_error *error, const Pieces &...pieces) {
+tkt_status corrupt_checkpoint(tkt_error *error, Pieces... pieces) {
   return fail(error, TKT_CORRUPT_CHECKPOINT, "the checkpoint ", pieces..., "; use another one");
 }
 

@@ -105,6 +105,12 @@ void scale(float factor, float *values, size_t count) {
   for (size_t i = 0; i < count; ++i) values[i] = values[i] * factor;
 }
 
+// Without a branch: compilers move arithmetic that may raise a flag into one, and then make no vectors.
+TKT_INLINE uint32_t chosen(bool first, uint32_t a, uint32_t b) {
+  const uint32_t mask = 0u - uint32_t(first);
+  return (a & mask) | (b & ~mask);
+}
+
 // IEEE half floats by arithmetic that every target does alike: a sum with 1/2 has, where a half is subnormal, the unit in the
 // last place of halves, and rounds as they do.
 TKT_INLINE uint16_t half_of(float x) {
@@ -115,6 +121,15 @@ TKT_INLINE uint16_t half_of(float x) {
   const uint32_t subnormal = bits_of(float_of(size) + 0.5f) - bits_of(0.5f);
   const uint32_t half = chosen(finite < kSmallestNormalHalf, subnormal, normal);
   return static_cast<uint16_t>(sign | (size > kInfinity ? 0x7E00u : half));
+}
+
+TKT_INLINE float float_of_half(uint16_t half) {
+  constexpr uint32_t kFromHalfToFloat = 112u << 23;  // the exponents' biases
+  const uint32_t sign = uint32_t(half & 0x8000u) << 16, size = uint32_t(half & 0x7FFFu) << 13;
+  const uint32_t normal =
+      size + (size < 31u << 23 ? kFromHalfToFloat : 2 * kFromHalfToFloat);  // NaN has an exponent of its own
+  const uint32_t subnormal = bits_of(float_of(size + (113u << 23)) - float_of(113u << 23));
+  return float_of(sign | chosen(size < 1u << 23, subnormal, normal));
 }
 
 void halve(const float *x, uint16_t *half, size_t count) {

@@ -5,8 +5,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "core/unroll.h"
-
 namespace tkt {
 
 static inline uint32_t bits_of(float x) {
@@ -19,22 +17,6 @@ static inline float float_of(uint32_t bits) {
   float x;
   memcpy(&x, &bits, sizeof x);
   return x;
-}
-
-// Without a branch: compilers move arithmetic that may raise a flag into one, and then make no vectors.
-static TKT_INLINE uint32_t chosen(bool first, uint32_t a, uint32_t b) {
-  const uint32_t mask = 0u - uint32_t(first);
-  return (a & mask) | (b & ~mask);
-}
-
-// Exactly, by arithmetic that every target does alike.
-static TKT_INLINE float float_of_half(uint16_t half) {
-  constexpr uint32_t kFromHalfToFloat = 112u << 23;  // the exponents' biases
-  const uint32_t sign = uint32_t(half & 0x8000u) << 16, size = uint32_t(half & 0x7FFFu) << 13;
-  const uint32_t normal =
-      size + (size < 31u << 23 ? kFromHalfToFloat : 2 * kFromHalfToFloat);  // NaN has an exponent of its own
-  const uint32_t subnormal = bits_of(float_of(size + (113u << 23)) - float_of(113u << 23));
-  return float_of(sign | chosen(size < 1u << 23, subnormal, normal));
 }
 
 constexpr float kSmallestNormal = 1.17549435e-38f;  // 2^-126

@@ -35,12 +35,12 @@ bool rows_are_sorted(const Record &r, const uint8_t *rows, const uint8_t *sorted
 }
 
 tkt_status check_sparse(const Artifact &a, uint32_t param, const Record &r, uint64_t *end, tkt_error *error) {
-  const uint64_t block = r.block(), width = r.narrow() ? 2 : 4;
+  const uint64_t block = r.block(), width = r.width();
   if (r.rows % block != 0 || r.nnz % block != 0) {
     return corrupt(error, "parameter ", param, " has ", r.nnz, " values in ", r.rows, " rows, which are not blocks of ",
                    block);
   }
-  if (r.nnz < 1 || r.nnz > r.elements() || (r.narrow() && r.cols > 65536)) {
+  if (r.nnz < 1 || r.nnz > r.elements() || (r.width() == 2 && r.cols > 65536)) {
     return corrupt(error, "parameter ", param, " has ", r.nnz, " live weights of (", r.rows, ", ", r.cols,
                    "), which may not be");
   }
@@ -82,8 +82,8 @@ Matrix Artifact::matrix(uint32_t param) const {
   const uint8_t *columns = pattern.data + r.col_idx;  // right behind row_ptr
   (masked ? m.pruned : m.row_ptr) = reinterpret_cast<const uint32_t *>(pattern.data + r.row_ptr);
   if (masked) return m;
-  if (r.narrow()) m.columns16 = reinterpret_cast<const uint16_t *>(columns);
-  if (!r.narrow()) m.columns32 = reinterpret_cast<const uint32_t *>(columns);
+  if (r.width() == 2) m.columns16 = reinterpret_cast<const uint16_t *>(columns);
+  if (r.width() == 4) m.columns32 = reinterpret_cast<const uint32_t *>(columns);
   return m;
 }
 

@@ -108,35 +108,37 @@ bool updates_in_place(const tkt_options &options) {
 
 tkt_status lay_out(const Artifact &given, const tkt_options &options, const MemoryPlan &plan, Arena &arena,
                    tkt_trainer **made, tkt_error *error) {
-  Artifact artifact = given;
   tkt_trainer *trainer = arena.take<tkt_trainer>(kBookkeeping, 1);
-  if (artifact.packed_pattern.data) {
-    uint8_t *pattern = arena.take<uint8_t>(kIndex, artifact.pattern.bytes);
-    if (pattern) {
-      if (tkt_status status = unpack_pattern(&artifact, pattern, error)) return status;
-    }
+  if (trainer) trainer->artifact = given;
+  if (given.packed_pattern.data) {
+    uint16_t *pattern = arena.take<uint16_t>(kIndex, given.pattern.bytes / 2);  // columns have 2 or 4 bytes
+    const tkt_status status = trainer ? unpack_pattern(&trainer->artifact, pattern, error) : TKT_OK;
+    if (status != TKT_OK) return status;
   }
+  const Artifact &artifact = trainer ? trainer->artifact : given;
   lay_out_values(artifact, options, arena, trainer);
   lay_out_buffers(artifact.graph, plan, arena, trainer);
   lay_out_nodes(artifact, plan, arena, trainer);
   Team *team = lay_out_team(options, arena);
   if (trainer == nullptr) return TKT_OK;
   trainer->team = team;
-  trainer->artifact = artifact;
   trainer->options = options;
   trainer->lanes = plan.lanes;
   trainer->part = part_of(options);
   trainer->progress.seed = options.seed;
-  reset(*trainer);
   *made = trainer;
   return TKT_OK;
 }
 
 void reset(tkt_trainer &trainer) {
   const Artifact &artifact = trainer.artifact;
+  const Values &start = trainer.options.start == TKT_START_TRAINED ? artifact.trained : artifact.init;
+  const uint32_t count = start.kind == kWhole ? artifact.value_count : artifact.live_count;
   const size_t trained = sizeof(float) * size_t(trainer.trained_count);
-  const bool from_trained = trainer.options.start == TKT_START_TRAINED;
-  copy_values(artifact, from_trained ? artifact.trained : artifact.init, trainer.values);
+  float *end = trainer.values + (trainer.value_count - count);
+  if (start.kind != kFloat16) memcpy(end, start.data, sizeof(float) * size_t(count));
+  if (start.kind == kFloat16) trainer.kernels->expand(reinterpret_cast<const uint16_t *>(start.data), end, count);
+  if (start.kind != kWhole) spread_values(artifact, trainer.values);
   if (trainer.gradients) memset(trainer.gradients, 0, trained);
   if (trainer.moment1) memset(trainer.moment1, 0, trained);
   if (trainer.moment2) memset(trainer.moment2, 0, trained);

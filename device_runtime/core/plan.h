@@ -14,8 +14,8 @@ uint32_t part_of(const tkt_options &options);
 // True if weight gradients have no memory: plain SGD that nothing keeps from updating inside the backward pass.
 bool updates_in_place(const tkt_options &options);
 
-// The trainer at its start values; `trainer` stays as it is while the arena only counts, and that never fails. A pure function
-// of artifact and options. Fails where a packed pattern is corrupt.
+// A trainer without kernels, to be reset; `trainer` stays as it is while the arena only counts, which never fails. A pure
+// function of artifact and options. Fails where a packed pattern is corrupt.
 tkt_status lay_out(const Artifact &artifact, const tkt_options &options, const MemoryPlan &plan, Arena &arena,
                    tkt_trainer **trainer, tkt_error *error);
 

@@ -139,7 +139,7 @@ typedef struct tkt_memory {
   uint64_t gradients;        /* of the same, or of the rows at work */
   uint64_t optimizer;        /* momentum or the two moments of Adam */
   uint64_t activations;      /* and their gradients, one batch */
-  uint64_t index;            /* the transposed patterns that the backward pass walks */
+  uint64_t index;            /* an unpacked pattern, and the transposed ones that the backward pass walks */
   uint64_t bookkeeping;      /* the trainer, its plan, and alignment */
   uint64_t total;
 } tkt_memory;
@@ -158,7 +158,8 @@ TKT_API uint32_t tkt_abi_version(void);
 TKT_API const char *tkt_status_name(int32_t status);  /* "CorruptArtifact", ...; static storage */
 TKT_API const char *tkt_operator_name(uint32_t code); /* "linear", ...; NULL for a code this runtime does not know */
 
-/* Checks the whole artifact (every byte is covered by a checksum) and tells what is in it. */
+/* Checks the whole artifact (every byte is covered by a checksum) and tells what is in it. What a packed pattern holds is
+ * checked when it is unpacked, by tkt_open. */
 TKT_API tkt_status tkt_inspect(const void *artifact, size_t artifact_bytes, tkt_info *info, tkt_error *error);
 
 /* The operator codes of the nodes in order; writes min(capacity, node_count) of them. */
@@ -175,7 +176,7 @@ TKT_API tkt_status tkt_arena_bytes(const void *artifact, size_t artifact_bytes, 
 TKT_API tkt_status tkt_memory_plan(const void *artifact, size_t artifact_bytes, const tkt_options *options,
                                    tkt_memory *memory, tkt_error *error);
 
-/* Checks the artifact and lays a trainer into the arena. */
+/* Checks the artifact and lays a trainer into the arena; of a packed one the pattern is decoded into it. */
 TKT_API tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const tkt_options *options, void *arena,
                             size_t arena_bytes, tkt_trainer **trainer, tkt_error *error);
 

@@ -217,6 +217,7 @@ Outcome train(const tkt_options &options, uint32_t recomputation, bool halves, u
   require(lay_out(p.artifact, p.options, p.memory, arena, &trainer, &error) == TKT_OK, error.text, recomputation, 0);
   trainer->kernels = find_kernels(kernels);
   trainer->lane_kernels = &trainer->kernels->lanes[lane_index(trainer->lanes)];
+  reset(*trainer);
   Outcome outcome;
   const size_t bytes = sizeof(float) * size_t(p.artifact.value_count);
   for (uint32_t step = 0; step < kSteps; ++step) {

@@ -61,7 +61,7 @@ def matrix(rows: int, cols: int, density: float, seed: int, **form: Any) -> Para
     live[: -1 if len(live) > 1 else 0][:1] = False
     mask = np.repeat(live, block, axis=0)
     values = np.where(mask, random.standard_normal(mask.shape), 0).astype(np.float32)
-    return Param(values, mask, line=int(random.choice([0, 2, 3, cols, 1024]) if cols > 1 else 0), **form)
+    return Param(values, mask, line=int(random.choice([0, 2, 3, cols, 1023]) if cols > 1 else 0), **form)
 
 
 def layer(param: Param) -> Net:
@@ -235,7 +235,7 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     ),
     "negative variance": lambda: with_variance(-0.5),
     "line 1": lambda: patched(PACKED_PATTERN, 4, "<H", 1),
-    "line 1025": lambda: patched(PACKED_PATTERN, 4, "<H", 1025),
+    "line 1024": lambda: patched(PACKED_PATTERN, 4, "<H", 1024),
     "longest row too large": lambda: patched(PACKED_PATTERN, 0, "<I", LONGEST + 1),
     "longest row too small": lambda: patched(PACKED_PATTERN, 0, "<I", LONGEST - 1),
     "longest row beyond all": lambda: patched(PACKED_PATTERN, 0, "<I", 2**32 - 1),

@@ -18,7 +18,7 @@ from export.__main__ import main
 from export.compact import compact
 from export.formats import FORMATS, Format
 from export.ticket import WEIGHTS_NAME
-from export.to_native import to_native_bytes
+from export.to_native import to_native_bytes, to_packed_bytes
 from export.to_onnx import to_onnx_bytes
 from tests.export.tickets import dead_unit_ticket, golden_ticket, small_ticket
 
@@ -117,6 +117,25 @@ def test_what_does_not_pass_the_gate_is_not_written(
 def test_formats_choose_the_files(ticket_dir: Path) -> None:
     assert main([str(ticket_dir), "--formats", "native,native", "--no-gate"]) == 0
     assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits", "digits.tkt"]
+
+
+def test_packed_is_a_file_of_its_own(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed, ticket = ticket_dir.with_name("digits.packed.tkt"), golden_ticket("tiny")
+    assert main([str(ticket_dir), "--formats", "native,packed", "--no-gate"]) == 0
+    assert ticket_dir.with_name("digits.tkt").exists()
+    assert packed.read_bytes() == to_packed_bytes(ticket)
+    assert f"next: python -m device_runtime inspect {packed}" in capsys.readouterr().out
+    assert main([str(ticket_dir), "--formats", "packed", "--packed-values", "float16", "--values", "trained"]) == 0
+    assert packed.read_bytes() == to_packed_bytes(ticket, "float16", trained=True)
+    capsys.readouterr()
+    assert main([str(ticket_dir), "--formats", "packed", "--json"]) == 0
+    (artifact,) = json.loads(capsys.readouterr().out)["artifacts"]
+    assert (artifact["format"], artifact["bytes"]) == ("packed", packed.stat().st_size)
+
+
+def test_packed_values_are_for_packed_alone(ticket_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = fails(capsys, str(ticket_dir), "--packed-values", "float16")
+    assert error == "--packed-values is for the format packed; add it to --formats, or leave the option out"
 
 
 def test_values_choose_what_onnx_holds(ticket_dir: Path) -> None:

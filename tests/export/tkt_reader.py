@@ -90,7 +90,7 @@ def _pattern(records: list[tuple[int, ...]], packed: bytes) -> bytes:
     """Each list of columns where its record says that it lies."""
     sparse = [record for record in records if record[0]]
     longest, *lines = struct.unpack_from(f"<I{len(sparse)}H", packed)
-    assert all(line == 0 or 2 <= line <= 1024 for line in lines)
+    assert all(line == 0 or 2 <= line <= 1023 for line in lines)
     shapes = []
     for (encoding, rows, cols, nnz, _, _), line in zip(sparse, lines, strict=True):
         block = (1, 1, 4, 8, 1)[encoding - 1]
