@@ -68,7 +68,8 @@ typedef enum tkt_kernels {
   TKT_KERNELS_NEON = 4
 } tkt_kernels;
 
-/* What tkt_draw draws from: `a` itself, with b = 0; evenly from a to b; normal with mean a and standard deviation b. */
+/* What tkt_draw draws from: `a` itself, with b = 0; evenly from a to b; normal with mean a and standard deviation b. In every
+ * kind |a| + 8 b is finite. */
 typedef enum tkt_distribution { TKT_CONSTANT = 0, TKT_UNIFORM = 1, TKT_NORMAL = 2 } tkt_distribution;
 
 /* Which values a trainer starts from and resets to. */
