@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.circumstances import circumstances
-from benchmarks.step_contenders import silent
+from device_runtime.backends.silence import silent
 from export.lower import lower
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
