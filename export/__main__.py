@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import UsageError
-from export.formats import FORMATS, Content, Source, Wanted, judged
+from export.formats import FORMATS, Content, Source, Wanted, judged, written
 
 if TYPE_CHECKING:
     from export.compact import Compaction
@@ -89,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--packed-values",
-        choices=("float32", "float16"),
-        help="how packed holds values, float16 rounded to nearest (default: float32)",
+        choices=("float32", "float16", "seed"),
+        help="how packed holds values: float16 rounds to nearest; seed holds none, for tickets found with --init-from-seed (default: float32)",
     )
     parser.add_argument(
         "--gate",
@@ -125,7 +125,7 @@ def _run(options: argparse.Namespace) -> None:
     name = options.ticket.resolve().name
     compaction = compact(ticket) if options.compact else None
     source = compaction or ticket
-    contents = {kind: FORMATS[kind].write(source, wanted) for kind in formats}  # all, before any is written
+    contents = {kind: written(kind, source, wanted) for kind in formats}  # all, before any is written
     gates = _judged(contents, source, wanted, options.quiet) if options.gate else {}
     paths = {kind: folder / f"{name}{FORMATS[kind].suffix}" for kind in formats}
     for kind, content in contents.items():

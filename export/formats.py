@@ -26,7 +26,7 @@ class Wanted:
     """`values`: which ones a format with one set holds; `packed`: how the packed one holds them."""
 
     values: Literal["init", "trained"] = "init"
-    packed: Literal["float32", "float16"] = "float32"
+    packed: Literal["float32", "float16", "seed"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,26 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
+def written(kind: str, source: Source, wanted: Wanted) -> Content:
+    """`source` in the format `kind`. Raises TicketError where that cannot hold it."""
+    return FORMATS[kind].write(_whole(kind, source, wanted), wanted)
+
+
+def _whole(kind: str, source: Source, wanted: Wanted) -> Source:
+    """With its dead units where a seed gives its values, by their places in the whole network."""
+    from export.compact import Compaction
+
+    seeded = kind == "packed" and wanted.packed == "seed"
+    return source.original if seeded and isinstance(source, Compaction) else source
+
+
 def judged(kind: str, source: Source, wanted: Wanted, content: Content) -> Passed | None:
     """The gate's verdict on `content`, which is `source` in the format `kind`; None where none trains it. With dropout, on the same without. Raises
     GateError where it does not train as it should."""
     from export.compact import Compaction
     from export.gate import check, without_dropout
 
+    source = _whole(kind, source, wanted)
     form, ticket = FORMATS[kind], source.ticket if isinstance(source, Compaction) else source
     if form.places is None:
         return None

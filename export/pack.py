@@ -1,4 +1,4 @@
-"""The packed forms of an artifact's sections: patterns by an adaptive range coder, values as float32 or float16.
+"""The packed forms of an artifact's sections: patterns by an adaptive range coder, values as float32, float16 or a seed.
 
 FORMAT.md, PACKED_PATTERN and PACKED_INIT. A context is what lies around a place, and costs no memory on the device; the counts are those of Krichevsky and Trofimov (1981). Takes about a microsecond a weight. Refuses, by name, a value
 that a half float cannot hold.
@@ -14,12 +14,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from export.drawn import Drawn
 from export.layout import Layout, layouts
 from export.network import Network
 from export.ticket import Bits, Floats, TicketError
 
 PackedValues = Literal["float32", "float16"]
 VALUE_KINDS: Mapping[PackedValues, int] = {"float32": 1, "float16": 2}
+DRAWN_KIND = 3
 
 LONGEST_LINE = 1023
 CONTEXTS = 19
@@ -59,6 +61,12 @@ def packed_values(
         part = values[name].ravel()[live].astype(np.float32)
         parts.append(part.astype("<f4") if kind == "float32" else _halves(name, part))
     return struct.pack("<II", VALUE_KINDS[kind], 0) + b"".join(part.tobytes() for part in parts)
+
+
+def packed_seed(drawn: Drawn) -> bytes:
+    """The section PACKED_INIT of values that a device draws again."""
+    parts = [struct.pack("<Iff", from_.code, from_.a, from_.b) for from_ in drawn.distributions.values()]
+    return struct.pack("<IIQ", DRAWN_KIND, 0, drawn.seed) + b"".join(parts)
 
 
 def _halves(name: str, values: Floats) -> NDArray[np.float16]:

@@ -19,7 +19,7 @@ from typing import Any
 from export.atomic import write_directory, write_file
 from export.compact import compact
 from export.errors import UsageError
-from export.formats import FORMATS, Wanted, judged
+from export.formats import FORMATS, Wanted, judged, written
 from export.ticket import Ticket, TicketError, load_ticket
 
 NOTE = (
@@ -64,7 +64,7 @@ def _row(kind: str, ticket: Ticket, *, quiet: bool) -> dict[str, Any]:
         print(f"python -m export report: {kind}", file=sys.stderr)
     source, wanted, form = compact(ticket), Wanted(), FORMATS[kind]
     try:
-        content = form.write(source, wanted)
+        content = written(kind, source, wanted)
         passed = judged(kind, source, wanted, content)
     except TicketError as error:
         return {"format": kind, "refused": str(error)}

@@ -12,7 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from export.compact import Compaction
 from export.layout import NARROW_COLUMNS, layouts, stored_values
 from export.network import Network
 from export.operators import OPERATORS, Node, Shape
-from export.pack import PackedValues, packed_pattern, packed_values
+from export.pack import PackedValues, packed_pattern, packed_seed, packed_values
 from export.ticket import Bits, Floats, Ticket, TicketError
 
 MAGIC = b"\x89TKT\r\n\x1a\n"
@@ -83,25 +83,41 @@ def to_native_bytes(source: Ticket | Compaction) -> bytes:
     return _file(sections | _common(ticket, original, params), original)
 
 
-def to_packed_bytes(source: Ticket | Compaction, values: PackedValues = "float32", *, trained: bool = False) -> bytes:
+def to_packed_bytes(
+    source: Ticket | Compaction, values: PackedValues | Literal["seed"] = "float32", *, trained: bool = False
+) -> bytes:
     """The smallest artifact: the pattern entropy-coded, of the values only what is live, the card without what no device reads.
 
-    Holds the initial values, rounded to nearest for float16, and on demand the trained ones too. A device has the same
+    Holds the initial values, rounded to nearest for float16, or the seed alone that they are drawn from, and on demand the trained ones
+    too, with a seed as float32. A device has the same
     arrays as of `to_native_bytes`, and for the unpacked pattern so much more memory. Raises TicketError as `to_native_bytes`
-    does, for values that float16 cannot hold, and where trained ones are asked for but the ticket has none.
+    does, for values that float16 cannot hold, and where trained ones or a seed are asked for but the ticket has none.
     """
     ticket, original = _parts(source)
     params, _ = _params_and_pattern(ticket)
     sections = {
         CARD: _card({key: ticket.card[key] for key in SLIM_CARD if key in ticket.card}),
         PACKED_PATTERN: packed_pattern(ticket.network, ticket.masks),
-        PACKED_INIT: packed_values(ticket.network, ticket.masks, ticket.init, values),
+        PACKED_INIT: _seed(ticket, original)
+        if values == "seed"
+        else packed_values(ticket.network, ticket.masks, ticket.init, values),
     }
     if trained:
         if ticket.trained is None:
             raise TicketError("the ticket holds no trained values; pack the initial ones alone")
-        sections[PACKED_TRAINED] = packed_values(ticket.network, ticket.masks, ticket.trained, values)
+        stored: PackedValues = "float32" if values == "seed" else values
+        sections[PACKED_TRAINED] = packed_values(ticket.network, ticket.masks, ticket.trained, stored)
     return _file(sections | _common(ticket, original, params), original)
+
+
+def _seed(ticket: Ticket, original: Ticket) -> bytes:
+    if original.drawn is None:
+        raise TicketError(
+            "the ticket's initial values have no seed; find one with --init-from-seed, or pack them as float32 or float16"
+        )
+    if ticket is not original:  # elements are drawn by their places in the whole network
+        raise TicketError("a network without its dead units cannot be drawn from the seed; export with --no-compact")
+    return packed_seed(original.drawn)
 
 
 def _parts(source: Ticket | Compaction) -> tuple[Ticket, Ticket]:

@@ -137,7 +137,8 @@ class Nodes {
 
 enum ValueKind : uint32_t { kWhole = 0, kFloat32, kFloat16, kDrawn };
 
-// What a trainer may start from. Whole: f32[value_count] as a trainer has them; else of the live weights alone, in that order.
+// What a trainer may start from. Whole: f32[value_count] as a trainer has them; drawn: a seed and distributions; else of the live
+// weights alone, in that order.
 struct Values {
   const uint8_t *data;  // nullptr: there are none
   uint32_t kind;
@@ -167,6 +168,9 @@ bool has_pruned_value(const Artifact &artifact, const uint8_t *values);
 
 // f32[live_count] at the end of f32[value_count] move to where a trainer has them, with zeros between. Of an unpacked artifact.
 void spread_values(const Artifact &artifact, float *values);
+
+// f32[value_count] of an artifact whose `init` is drawn, and unpacked.
+void draw_values(const Artifact &artifact, float *values);
 
 // All but what a packed pattern holds, which is known when it is unpacked.
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error);

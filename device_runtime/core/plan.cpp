@@ -136,9 +136,13 @@ void reset(tkt_trainer &trainer) {
   const uint32_t count = start.kind == kWhole ? artifact.value_count : artifact.live_count;
   const size_t trained = sizeof(float) * size_t(trainer.trained_count);
   float *end = trainer.values + (trainer.value_count - count);
-  if (start.kind != kFloat16) memcpy(end, start.data, sizeof(float) * size_t(count));
+  if (start.kind <= kFloat32) memcpy(end, start.data, sizeof(float) * size_t(count));
   if (start.kind == kFloat16) trainer.kernels->expand(reinterpret_cast<const uint16_t *>(start.data), end, count);
-  if (start.kind != kWhole) spread_values(artifact, trainer.values);
+  if (start.kind == kDrawn) {
+    draw_values(artifact, trainer.values);
+  } else if (start.kind != kWhole) {
+    spread_values(artifact, trainer.values);
+  }
   if (trainer.gradients) memset(trainer.gradients, 0, trained);
   if (trainer.moment1) memset(trainer.moment1, 0, trained);
   if (trainer.moment2) memset(trainer.moment2, 0, trained);

@@ -1,12 +1,28 @@
-// INIT, TRAINED and their packed forms, checked. Values to be drawn from a seed are refused: nothing draws them yet.
+// INIT, TRAINED and their packed forms, checked, and made what a trainer has.
 #include "core/artifact.h"
 #include "core/artifact_parts.h"
 #include "core/bytes.h"
+#include "core/draw.h"
 
 namespace tkt {
 namespace {
 
-constexpr uint32_t kPackedHeadBytes = 8;
+constexpr uint32_t kPackedHeadBytes = 8, kSeedBytes = 8, kDistributionBytes = 12;
+
+Distribution distribution_of(const Values &drawn, uint32_t param) {
+  const uint8_t *from = drawn.data + kSeedBytes + kDistributionBytes * size_t(param);
+  return {load_u32(from), load<float>(from + 4), load<float>(from + 8)};
+}
+
+bool is_sound_draw(const Artifact &a, const Values &drawn, uint64_t bytes) {
+  if (bytes != kSeedBytes + kDistributionBytes * uint64_t(a.parameter_count)) return false;
+  bool sound = true;
+  for (uint32_t param = 0; param < a.parameter_count; ++param) {
+    const Distribution from = distribution_of(drawn, param);
+    sound &= is_distribution(from) && (!is_variance(a, param) || (from.kind != kNormal && from.a >= 0));
+  }
+  return sound;
+}
 
 // Half floats have their sign and the begin of their exponent where floats have them.
 uint32_t high_bits(const Values &values, uint32_t k) {
@@ -29,14 +45,14 @@ tkt_status read_array(const Artifact &a, uint32_t kind, const char *name, Values
   if (packed.data) {
     const bool sound = section.bytes >= kPackedHeadBytes && load_u32(section.data + 4) == 0;
     values->kind = sound ? load_u32(section.data) : kWhole;
-    if (values->kind == kDrawn) {  // where core/draw.h comes in, and in reset()
-      return fail(error, TKT_UNSUPPORTED_OP, name,
-                  " is to be drawn from a seed, which this runtime cannot do; update it or export float32 values");
-    }
-    if (values->kind - 1 >= kDrawn - 1) return corrupt(error, name, " has no sound head");
+    if (values->kind - 1 >= (kind == kInit ? kDrawn : kFloat16)) return corrupt(error, name, " has no sound head");
     section.data += kPackedHeadBytes;
     section.bytes -= kPackedHeadBytes;
     values->data = section.data;
+  }
+  if (values->kind == kDrawn) {
+    const bool sound = is_sound_draw(a, *values, section.bytes);
+    return sound ? TKT_OK : corrupt(error, name, " does not say how to draw each parameter");
   }
   const uint32_t count = packed.data ? a.live_count : a.value_count, width = values->kind == kFloat16 ? 2 : 4;
   if (section.bytes != width * uint64_t(count)) {
@@ -77,6 +93,21 @@ bool has_pruned_value(const Artifact &a, const uint8_t *values) {
 tkt_status check_pruned(const Artifact &a, const Values &values, const char *name, tkt_error *error) {
   const bool sound = values.kind != kWhole || values.data == nullptr || !has_pruned_value(a, values.data);
   return sound ? TKT_OK : corrupt(error, name, " holds a pruned weight that is not 0");
+}
+
+void draw_values(const Artifact &a, float *values) {
+  const uint64_t seed = load<uint64_t>(a.init.data);
+  for (uint32_t param = 0; param < a.parameter_count; ++param) {
+    const Distribution from = distribution_of(a.init, param);
+    const Matrix m = a.matrix(param);
+    for (uint32_t row = 0; row < m.rows; ++row) {
+      for (uint32_t k = 0; k < m.entries(row); ++k) {
+        values[m.value(row, k)] = draw(from, seed, param, row * m.cols + m.column(row, k));
+      }
+    }
+    m.for_each_pruned(0, m.rows, [&](uint32_t k) { values[k] = 0; });
+    values += m.stored;
+  }
 }
 
 void spread_values(const Artifact &a, float *values) {

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from device_runtime import CorruptArtifact, CorruptCheckpoint, InvalidInput, NonFiniteLoss, Trainer
 from device_runtime.__main__ import main
+from export import reference as interpret
 from export.__main__ import main as export
 from export.atomic import write_directory
 from export.layout import layouts
@@ -23,7 +24,6 @@ from export.network import OPERATORS, Network
 from export.ticket import Floats, Ticket
 from export.to_native import to_native_bytes
 from export.to_ort import to_ort
-from tests.export import interpret
 from tests.export.tickets import ACTIVATIONS, CARD, RECIPE, Builder, golden_ticket, norm_params, window
 
 pytest.importorskip("onnxruntime.training.api", reason="needs the `ort` extra")

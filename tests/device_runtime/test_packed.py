@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device_runtime import CorruptArtifact, IncompatibleArtifact, Trainer, UnsupportedOp, inspect
+from device_runtime import CorruptArtifact, IncompatibleArtifact, Trainer, draw, inspect
 from tests.device_runtime import nets, test_masked
 from tests.device_runtime.nets import Builder
 from tests.device_runtime.tkt_writer import (
@@ -198,14 +198,25 @@ def section_table() -> Iterator[tuple[int, ...]]:
     return (struct.unpack_from("<2I", GOOD, 64 + 16 * index) for index in range(count))
 
 
-def with_variance(value: float) -> bytes:
+def normed() -> Net:
+    """Its last parameter is a running variance."""
     b = Builder(np.random.default_rng(0), (3,))
     b.linear(40, 0.8, masked=True)
     b.batch_norm()
     b.linear(2, None)
-    net = b.net()
+    return b.net()
+
+
+def with_variance(value: float) -> bytes:
+    net = normed()
     net.params[-1].values[-1] = value
     return packed_artifact(net, "float16")
+
+
+def with_drawn_variance(kind: int, least: float) -> bytes:
+    net = normed()
+    others = struct.pack("<I2f", 1, 0, 1) * (len(net.params) - 1)
+    return packed_artifact(net, packed_init=DRAWN[:16] + others + struct.pack("<I2f", kind, least, 1))
 
 
 PACKED = body(GOOD, PACKED_PATTERN)
@@ -213,6 +224,14 @@ LONGEST = struct.unpack_from("<I", PACKED)[0]
 DRAWN = struct.pack("<2IQ", 3, 0, 7) + struct.pack("<I2f", 1, 0, 1) * len(MIXED.params)
 PLAIN = artifact(MIXED)
 TRAINED_PRUNED = np.where(MIXED.stored == 0, np.float32(1), MIXED.stored)
+
+
+def patched_draw(at: int, form: str, value: float) -> bytes:
+    """What is drawn with one number changed, counted from the first distribution."""
+    changed = bytearray(DRAWN)
+    struct.pack_into(form, changed, 16 + at, value)
+    return packed_artifact(MIXED, packed_init=bytes(changed))
+
 
 CORRUPT: dict[str, Callable[[], bytes]] = {
     "pattern plain and packed": lambda: packed_artifact(MIXED, pattern=body(PLAIN, PATTERN)),
@@ -233,6 +252,14 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "init infinite half": lambda: packed_artifact(
         MIXED, packed_init=packed_values(MIXED, "float16")[:-2] + struct.pack("<H", 0xFC00)
     ),
+    "draw too short": lambda: packed_artifact(MIXED, packed_init=DRAWN[:-1]),
+    "draw too long": lambda: packed_artifact(MIXED, packed_init=DRAWN + bytes(12)),
+    "draw of no kind": lambda: patched_draw(0, "<I", 3),
+    "draw of an infinite number": lambda: patched_draw(4, "<f", float("inf")),
+    "draw from b to a": lambda: patched_draw(4, "<f", 2.0),
+    "draw of a negative variance": lambda: with_drawn_variance(1, -0.5),
+    "draw of a normal variance": lambda: with_drawn_variance(2, 9.0),
+    "trained values drawn": lambda: packed_artifact(MIXED, packed_trained=DRAWN),
     "negative variance": lambda: with_variance(-0.5),
     "line 1": lambda: patched(PACKED_PATTERN, 4, "<H", 1),
     "line 1024": lambda: patched(PACKED_PATTERN, 4, "<H", 1024),
@@ -257,6 +284,11 @@ def test_corrupt(name: str) -> None:
         Trainer.open(content)
 
 
+def test_variances_may_be_drawn() -> None:
+    with Trainer.open(with_drawn_variance(1, 0.5)) as trainer:
+        assert (trainer.values[-40:] >= 0.5).all()
+
+
 def test_variances_of_half_floats_are_read() -> None:
     with Trainer.open(with_variance(0.5)) as trainer:
         assert trainer.values[-1] == 0.5
@@ -270,9 +302,36 @@ def test_each_form_goes_without_the_other() -> None:
             assert trainer.values.tobytes() == MIXED.stored.tobytes()
 
 
-def test_values_from_a_seed_are_refused_until_there_is_a_generator() -> None:
-    with pytest.raises(UnsupportedOp, match="INIT is to be drawn from a seed"):
-        inspect(packed_artifact(MIXED, packed_init=DRAWN))
+def drawn(net: Net) -> bytes:
+    """What DRAWN means, by the generator's own door."""
+    parts = []
+    for stream, param in enumerate(net.params):
+        rows, cols = param.values.shape
+        parts.append(param.ordered(draw(7, stream, "uniform", 0.0, 1.0, rows * cols).reshape(rows, cols)))
+    return b"".join(np.asarray(part, np.float32).tobytes() for part in parts)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_encoding_is_drawn(form: str) -> None:
+    for density in (0.04, 0.9):
+        net = layer(matrix(24, 130, density, 0, **FORMS[form]))
+        with Trainer.open(packed_artifact(net, packed_init=DRAWN[: 16 + 12])) as trainer:
+            assert trainer.values.tobytes() == drawn(net)
+
+
+def test_values_from_a_seed_are_drawn_place_by_place() -> None:
+    """By the generator's own door, of every encoding; and again by a reset."""
+    wanted = drawn(MIXED)
+    with Trainer.open(packed_artifact(MIXED, packed_init=DRAWN)) as trainer:
+        assert trainer.values.tobytes() == wanted
+        x, y = nets.task(MIXED, 4)
+        trainer.train_step(x, y)
+        assert trainer.values.tobytes() != wanted
+        trainer.reset()
+        assert trainer.values.tobytes() == wanted
+        again = trainer.export()
+    with Trainer.open(again) as trainer:
+        assert trainer.values.tobytes() == wanted
 
 
 def test_every_truncation_of_the_code_is_refused() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,17 @@ def packed(name: str, net: Net) -> bytes:
     return packed_artifact(replace(net, params=params, ticket_hash=ticket_hash), PACKED[name], **trained)
 
 
+def drawn(name: str, net: Net) -> bytes:
+    """With a seed in the place of the values, of every distribution but for state."""
+    each = [
+        (0, 1.0, 0.0) if param.state else (index % 3, -0.5 * (index % 3), 0.5 * (index % 3))
+        for index, param in enumerate(net.params)
+    ]
+    seed = struct.pack("<2IQ", 3, 0, 7) + b"".join(struct.pack("<I2f", *one) for one in each)
+    ticket_hash = hashlib.sha256(f"drawn {name}".encode()).digest()
+    return packed_artifact(replace(net, ticket_hash=ticket_hash), packed_init=seed)
+
+
 def write_seeds(folder: Path) -> None:
     artifacts, calls = folder / "artifact", folder / "calls"
     for place in (artifacts, calls):
@@ -108,6 +120,7 @@ def write_seeds(folder: Path) -> None:
         (artifacts / f"{name}.tkt").write_bytes(content)
         if name in PACKED:
             (artifacts / f"packed-{name}.tkt").write_bytes(packed(name, net))
+            (artifacts / f"drawn-{name}.tkt").write_bytes(drawn(name, net))
         if name == "plain":
             (artifacts / "optional.tkt").write_bytes(with_optional_section(content))
     random = np.random.default_rng(0)
