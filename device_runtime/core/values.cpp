@@ -21,6 +21,12 @@ bool all_finite(const Values &values, uint32_t count) {
   return finite;
 }
 
+// Where core/draw.h will come in, and in copy_values.
+tkt_status refuse_drawn(const char *name, tkt_error *error) {
+  return fail(error, TKT_UNSUPPORTED_OP, name,
+              " is to be drawn from a seed, which this runtime cannot do; update it or export float32 values");
+}
+
 tkt_status read_array(const Artifact &a, uint32_t kind, const char *name, Values *values, tkt_error *error) {
   const Section plain = a.file.find(kind), packed = a.file.find(kind + kPackedInit - kInit);
   Section section = plain.data ? plain : packed;
@@ -29,10 +35,7 @@ tkt_status read_array(const Artifact &a, uint32_t kind, const char *name, Values
   if (packed.data) {
     const bool sound = section.bytes >= kPackedHeadBytes && load_u32(section.data + 4) == 0;
     values->kind = sound ? load_u32(section.data) : kWhole;
-    if (values->kind == kDrawn) {  // where core/draw.h comes in, and in reset()
-      return fail(error, TKT_UNSUPPORTED_OP, name,
-                  " is to be drawn from a seed, which this runtime cannot do; update it or export float32 values");
-    }
+    if (values->kind == kDrawn) return refuse_drawn(name, error);
     if (values->kind - 1 >= kDrawn - 1) return corrupt(error, name, " has no sound head");
     section.data += kPackedHeadBytes;
     section.bytes -= kPackedHeadBytes;
@@ -45,6 +48,21 @@ tkt_status read_array(const Artifact &a, uint32_t kind, const char *name, Values
   if (!all_finite(*values, count)) return corrupt(error, name, " holds a value that is not finite");
   if (has_negative_variance(a, *values)) return corrupt(error, name, " holds a running variance below 0");
   return check_pruned(a, *values, name, error);
+}
+
+// f32[live_count] at the end of f32[value_count] move to their places, with zeros between; never over one that is still to move.
+void spread(const Artifact &a, float *values) {
+  const float *next = values + (a.value_count - a.live_count);
+  for (uint32_t param = 0; param < a.parameter_count; ++param) {
+    const Matrix m = a.matrix(param);
+    float *to = values;
+    m.for_each_pruned(0, m.rows, [&](uint32_t k) {
+      while (to < values + k) *to++ = *next++;
+      *to++ = 0;
+    });
+    values += m.stored;
+    while (to < values) *to++ = *next++;
+  }
 }
 
 }  // namespace
@@ -79,18 +97,16 @@ tkt_status check_pruned(const Artifact &a, const Values &values, const char *nam
   return sound ? TKT_OK : corrupt(error, name, " holds a pruned weight that is not 0");
 }
 
-void spread_values(const Artifact &a, float *values) {
-  const float *next = values + (a.value_count - a.live_count);
-  for (uint32_t param = 0; param < a.parameter_count; ++param) {
-    const Matrix m = a.matrix(param);
-    float *to = values;
-    m.for_each_pruned(0, m.rows, [&](uint32_t k) {
-      while (to < values + k) *to++ = *next++;
-      *to++ = 0;
-    });
-    values += m.stored;
-    while (to < values) *to++ = *next++;
+void copy_values(const Artifact &a, const Values &values, void (*expand)(const uint16_t *, float *, size_t),
+                 float *out) {
+  const uint32_t count = values.kind == kWhole ? a.value_count : a.live_count;
+  float *end = out + (a.value_count - count);
+  if (values.kind == kFloat16) {
+    expand(reinterpret_cast<const uint16_t *>(values.data), end, count);
+  } else {
+    memcpy(end, values.data, sizeof(float) * size_t(count));
   }
+  if (values.kind != kWhole) spread(a, out);
 }
 
 tkt_status read_values(Artifact *a, tkt_error *error) {
