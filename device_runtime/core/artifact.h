@@ -1,4 +1,5 @@
-// A checked artifact, read in place unless it is packed: recipe, input, graph, parameters and values (FORMAT.md, "Artifact sections").
+// A checked artifact, read in place but for a packed pattern: recipe, input, graph, parameters and values (FORMAT.md,
+// "Artifact sections").
 // read_artifact() accepts nothing that breaks a rule there, so that whoever holds an Artifact checks nothing again.
 #pragma once
 
@@ -166,11 +167,9 @@ struct Artifact {
 bool has_negative_variance(const Artifact &artifact, const Values &values);
 bool has_pruned_value(const Artifact &artifact, const uint8_t *values);
 
-// f32[live_count] at the end of f32[value_count] move to where a trainer has them, with zeros between. Of an unpacked artifact.
-void spread_values(const Artifact &artifact, float *values);
-
-// f32[value_count] of an artifact whose `init` is drawn, and unpacked.
-void draw_values(const Artifact &artifact, float *values);
+// As a trainer has them, f32[value_count], of an artifact that is unpacked; `expand` as in kernels.h.
+void copy_values(const Artifact &artifact, const Values &values, void (*expand)(const uint16_t *, float *, size_t),
+                 float *out);
 
 // All but what a packed pattern holds, which is known when it is unpacked.
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error);

@@ -11,10 +11,11 @@ bool read_shape(const uint8_t *record, Shape *shape);
 
 tkt_status read_params(Artifact *artifact, tkt_error *error);
 tkt_status check_packed_head(Artifact *artifact, uint32_t patterns, tkt_error *error);  // by read_params
-tkt_status read_values(Artifact *artifact, tkt_error *error);                           // after read_graph
-// Nothing to find while the pattern is packed.
+tkt_status read_graph(Artifact *artifact, tkt_error *error);   // after read_params and the input
+tkt_status read_values(Artifact *artifact, tkt_error *error);  // after read_graph
+
+// Refuses pruned weights that are not 0; while the pattern is packed, none is known.
 tkt_status check_pruned(const Artifact &artifact, const Values &values, const char *name, tkt_error *error);
-tkt_status read_graph(Artifact *artifact, tkt_error *error);  // after read_params and the input
 
 enum Encoding : uint32_t { kDense = 0, kColumns16, kColumns32, kBlocksOf4, kBlocksOf8, kMasked };
 

@@ -94,6 +94,7 @@ tkt_status read_params(Artifact *artifact, tkt_error *error) {
   a.packed_pattern = a.file.find(kPackedPattern);
   const bool packed = a.packed_pattern.data != nullptr;
   a.longest_row = 0;
+  a.lines = nullptr;
   if (packed) a.pattern.bytes = kMaxFileBytes;
   if (a.params.bytes < kHeadBytes) return corrupt(error, "PARAMS has ", a.params.bytes, " bytes, too few");
   a.parameter_count = load_u32(a.params.data);

@@ -111,7 +111,7 @@ tkt_status lay_out(const Artifact &given, const tkt_options &options, const Memo
   tkt_trainer *trainer = arena.take<tkt_trainer>(kBookkeeping, 1);
   if (trainer) trainer->artifact = given;
   if (given.packed_pattern.data) {
-    uint16_t *pattern = arena.take<uint16_t>(kIndex, given.pattern.bytes / 2);  // columns have 2 or 4 bytes
+    void *pattern = arena.take<uint16_t>(kIndex, given.pattern.bytes / 2);  // columns have 2 or 4 bytes
     const tkt_status status = trainer ? unpack_pattern(&trainer->artifact, pattern, error) : TKT_OK;
     if (status != TKT_OK) return status;
   }
@@ -133,16 +133,8 @@ tkt_status lay_out(const Artifact &given, const tkt_options &options, const Memo
 void reset(tkt_trainer &trainer) {
   const Artifact &artifact = trainer.artifact;
   const Values &start = trainer.options.start == TKT_START_TRAINED ? artifact.trained : artifact.init;
-  const uint32_t count = start.kind == kWhole ? artifact.value_count : artifact.live_count;
   const size_t trained = sizeof(float) * size_t(trainer.trained_count);
-  float *end = trainer.values + (trainer.value_count - count);
-  if (start.kind <= kFloat32) memcpy(end, start.data, sizeof(float) * size_t(count));
-  if (start.kind == kFloat16) trainer.kernels->expand(reinterpret_cast<const uint16_t *>(start.data), end, count);
-  if (start.kind == kDrawn) {
-    draw_values(artifact, trainer.values);
-  } else if (start.kind != kWhole) {
-    spread_values(artifact, trainer.values);
-  }
+  copy_values(artifact, start, trainer.kernels->expand, trainer.values);
   if (trainer.gradients) memset(trainer.gradients, 0, trained);
   if (trainer.moment1) memset(trainer.moment1, 0, trained);
   if (trainer.moment2) memset(trainer.moment2, 0, trained);

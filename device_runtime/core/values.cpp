@@ -63,6 +63,37 @@ tkt_status read_array(const Artifact &a, uint32_t kind, const char *name, Values
   return check_pruned(a, *values, name, error);
 }
 
+// Of an artifact whose `init` is drawn, and unpacked.
+void draw_values(const Artifact &a, float *values) {
+  const uint64_t seed = load<uint64_t>(a.init.data);
+  for (uint32_t param = 0; param < a.parameter_count; ++param) {
+    const Distribution from = distribution_of(a.init, param);
+    const Matrix m = a.matrix(param);
+    for (uint32_t row = 0; row < m.rows; ++row) {
+      for (uint32_t k = 0; k < m.entries(row); ++k) {
+        values[m.value(row, k)] = draw(from, seed, param, row * m.cols + m.column(row, k));
+      }
+    }
+    m.for_each_pruned(0, m.rows, [&](uint32_t k) { values[k] = 0; });
+    values += m.stored;
+  }
+}
+
+// f32[live_count] at the end of f32[value_count] move to their places, with zeros between; never over one that is still to move.
+void spread(const Artifact &a, float *values) {
+  const float *next = values + (a.value_count - a.live_count);
+  for (uint32_t param = 0; param < a.parameter_count; ++param) {
+    const Matrix m = a.matrix(param);
+    float *to = values;
+    m.for_each_pruned(0, m.rows, [&](uint32_t k) {
+      while (to < values + k) *to++ = *next++;
+      *to++ = 0;
+    });
+    values += m.stored;
+    while (to < values) *to++ = *next++;
+  }
+}
+
 }  // namespace
 
 bool has_negative_variance(const Artifact &a, const Values &values) {
@@ -95,33 +126,17 @@ tkt_status check_pruned(const Artifact &a, const Values &values, const char *nam
   return sound ? TKT_OK : corrupt(error, name, " holds a pruned weight that is not 0");
 }
 
-void draw_values(const Artifact &a, float *values) {
-  const uint64_t seed = load<uint64_t>(a.init.data);
-  for (uint32_t param = 0; param < a.parameter_count; ++param) {
-    const Distribution from = distribution_of(a.init, param);
-    const Matrix m = a.matrix(param);
-    for (uint32_t row = 0; row < m.rows; ++row) {
-      for (uint32_t k = 0; k < m.entries(row); ++k) {
-        values[m.value(row, k)] = draw(from, seed, param, row * m.cols + m.column(row, k));
-      }
-    }
-    m.for_each_pruned(0, m.rows, [&](uint32_t k) { values[k] = 0; });
-    values += m.stored;
+void copy_values(const Artifact &a, const Values &values, void (*expand)(const uint16_t *, float *, size_t),
+                 float *out) {
+  if (values.kind == kDrawn) return draw_values(a, out);
+  const uint32_t count = values.kind == kWhole ? a.value_count : a.live_count;
+  float *end = out + (a.value_count - count);
+  if (values.kind == kFloat16) {
+    expand(reinterpret_cast<const uint16_t *>(values.data), end, count);
+  } else {
+    memcpy(end, values.data, sizeof(float) * size_t(count));
   }
-}
-
-void spread_values(const Artifact &a, float *values) {
-  const float *next = values + (a.value_count - a.live_count);
-  for (uint32_t param = 0; param < a.parameter_count; ++param) {
-    const Matrix m = a.matrix(param);
-    float *to = values;
-    m.for_each_pruned(0, m.rows, [&](uint32_t k) {
-      while (to < values + k) *to++ = *next++;
-      *to++ = 0;
-    });
-    values += m.stored;
-    while (to < values) *to++ = *next++;
-  }
+  if (values.kind != kWhole) spread(a, out);
 }
 
 tkt_status read_values(Artifact *a, tkt_error *error) {
