@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -54,7 +55,7 @@ class Graph(nn.Module):
         self.ticket, self.network, found = ticket, ticket.network, normalisation(ticket)
         shape = (-1, *[1] * (len(ticket.network.input_shape) - 1))
         self.mean, self.inverse_std = (torch.tensor(array).reshape(shape) for array in (found.mean, found.inverse_std))
-        self.places = {name: torch.tensor(np.flatnonzero(mask).astype(np.int32)) for name, mask in ticket.masks.items()}
+        self.steps = {name: _steps(np.flatnonzero(mask)) for name, mask in ticket.masks.items()}
 
     def scores(
         self, samples: Tensor, values: Mapping[str, Tensor], present: Tensor | None, kept: Mapping[int, Tensor]
@@ -76,9 +77,10 @@ class Graph(nn.Module):
 
     def _placed(self, name: str, flat: Tensor) -> Tensor:
         shape = self.network.parameter_shapes[name]
-        if name not in self.places:
+        if name not in self.steps:
             return flat.reshape(shape)
-        return torch.zeros(math.prod(shape)).index_put((self.places[name],), flat).reshape(shape)
+        places = torch.cumsum(self.steps[name], 0, dtype=torch.int32)
+        return torch.zeros(math.prod(shape)).index_put((places,), flat).reshape(shape)
 
 
 class Prediction(Graph):
@@ -128,6 +130,12 @@ class Training(Graph):
         if smoothing:
             terms = terms + (smoothing / classes) * (self.class_weights * surprise).sum(1)
         return terms, of_label.sum(1)
+
+
+def _steps(places: NDArray[np.intp]) -> Tensor:
+    """From one live weight to the next, the first one from 0; of two bytes where that is enough."""
+    steps = np.diff(places, prepend=0)
+    return torch.tensor(steps.astype(np.int16 if steps.max() < 2**15 else np.int32))
 
 
 def _add(module: nn.Module, name: str, value: nn.Parameter) -> None:

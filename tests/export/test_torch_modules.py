@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from export.network import OPERATORS, Network, Node
 from export.ticket import Ticket, TicketError
-from export.torch_modules import Prediction, Training, dropouts, live_values, moving_statistics
+from export.torch_modules import Prediction, Training, _steps, dropouts, live_values, moving_statistics
 from export.torch_operators import OPERATORS as SPELT
 from export.torch_operators import Call
 from tests.export import interpret
@@ -110,6 +110,13 @@ def test_predictions_are_those_of_torch(name: str) -> None:
     scores = Prediction(ticket)(samples, *(torch.tensor(live[p.name]) for p in ticket.network.parameters))
     wanted = Eager(ticket).scores(samples, training=False).detach().float()
     torch.testing.assert_close(scores, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_far_apart_weights_are_put_into_place() -> None:
+    for places in ([0], [7], [0, 1, 32768], [5, 32773], [3, 40000]):
+        steps = _steps(np.array(places))
+        assert torch.cumsum(steps, 0, dtype=torch.int32).tolist() == places
+        assert steps.dtype == (torch.int16 if np.diff(places, prepend=0).max() < 32768 else torch.int32)
 
 
 def test_every_operator_is_spelt() -> None:
