@@ -29,6 +29,7 @@ OURS = {
 ENGINE = {
     "export/gate.py": ("device_runtime.Trainer",),
     "export/formats.py": ("device_runtime.Trainer",),
+    "export/measure.py": ("device_runtime.Trainer", "device_runtime.backends"),
     "server_side/drawn.py": ("device_runtime.draw",),
     "server_side/device_engine.py": (
         "export.layout",

@@ -198,6 +198,16 @@ def section_table() -> Iterator[tuple[int, ...]]:
     return (struct.unpack_from("<2I", GOOD, 64 + 16 * index) for index in range(count))
 
 
+def with_line(line: int) -> bytes:
+    """Of a single weight, which every line would tell the same of."""
+    content = packed_artifact(layer(Param(np.ones((1, 1), np.float32), np.ones((1, 1), bool))))
+    with Trainer.open(content):
+        start, _ = section(content, PACKED_PATTERN)
+    changed = bytearray(content)
+    struct.pack_into("<H", changed, start + 4, line)
+    return seal(changed)
+
+
 def normed() -> Net:
     """Its last parameter is a running variance."""
     b = Builder(np.random.default_rng(0), (3,))
@@ -261,8 +271,8 @@ CORRUPT: dict[str, Callable[[], bytes]] = {
     "draw of a normal variance": lambda: with_drawn_variance(2, 9.0),
     "trained values drawn": lambda: packed_artifact(MIXED, packed_trained=DRAWN),
     "negative variance": lambda: with_variance(-0.5),
-    "line 1": lambda: patched(PACKED_PATTERN, 4, "<H", 1),
-    "line 1024": lambda: patched(PACKED_PATTERN, 4, "<H", 1024),
+    "line 1": lambda: with_line(1),
+    "line 1024": lambda: with_line(1024),
     "longest row too large": lambda: patched(PACKED_PATTERN, 0, "<I", LONGEST + 1),
     "longest row too small": lambda: patched(PACKED_PATTERN, 0, "<I", LONGEST - 1),
     "longest row beyond all": lambda: patched(PACKED_PATTERN, 0, "<I", 2**32 - 1),
