@@ -234,7 +234,7 @@ def test_damage_is_refused_before_executorch_reads_it(monkeypatch: pytest.Monkey
 def test_a_program_that_executorch_does_not_know_is_refused() -> None:
     """Its checksum is right: of another version, not damaged."""
     program = b"\x20\0\0\0ET12" + bytes(64)
-    with pytest.raises(IncompatibleArtifact, match="ExecuTorch cannot load it .*export the ticket again"):
+    with pytest.raises(IncompatibleArtifact, match=r"ExecuTorch cannot load it .*export the ticket again"):
         Trainer.open(program + MAGIC + hashlib.sha256(program).digest())
 
 
