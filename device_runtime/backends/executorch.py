@@ -111,7 +111,7 @@ class ExecutorchEngine(BackendEngine):
         outputs = self._train.get_outputs(clone_outputs=False)
         moved, gradients = outputs[1 : self._first_gradient], outputs[self._first_gradient :]
         self._moved = {name: new.clone() for name, new in zip(self._program.moving, moved, strict=True)}
-        self._gradients = {name: new.numpy().copy() for name, new in zip(self._names, gradients, strict=False)}
+        self._gradients = {name: new.numpy() for name, new in zip(self._names, gradients, strict=False)}
         return float(outputs[0])
 
     def _apply(self, learning_rate: float) -> None:
@@ -161,7 +161,7 @@ class ExecutorchEngine(BackendEngine):
         return self._begun
 
     def _release(self) -> None:
-        self._optimizer.values, self._tensors = {}, {}  # before the memory that they lie in
+        self._optimizer.values, self._tensors, self._gradients = {}, {}, {}  # before the memory that they lie in
         self._train = self._predict = None
         del self._program
 

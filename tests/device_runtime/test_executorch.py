@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from device_runtime import CorruptArtifact, CorruptCheckpoint, InvalidInput, NonFiniteLoss, Trainer
+from device_runtime import (
+    CorruptArtifact,
+    CorruptCheckpoint,
+    IncompatibleArtifact,
+    InvalidInput,
+    NonFiniteLoss,
+    Trainer,
+)
 from device_runtime.trainer import Array, Floats
 from export.compact import compact
 from export.layout import whole_values
@@ -25,7 +33,7 @@ from tests.export.test_torch_modules import Eager, samples_of, targets_of
 from tests.export.tickets import CARD, RECIPE, dead_unit_ticket, golden_ticket, small_ticket
 
 pytest.importorskip("executorch", reason="executorch is not installed")
-from export.to_executorch import to_executorch_bytes
+from export.to_executorch import MAGIC, to_executorch_bytes
 
 BATCH = 7  # as the golden one's
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -114,12 +122,13 @@ def split(ticket: Ticket, flat: Floats) -> Iterator[tuple[str, Floats]]:
 @pytest.mark.parametrize("name", TICKETS)
 def test_gradients_are_those_of_the_core_whatever_ran_before(name: str) -> None:
     """One program, batches of many sizes and steps between them."""
-    ticket, plain = ticket_of(name), {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.0, "nesterov": False}
+    ticket = ticket_of(name)
+    plain: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.0, "nesterov": False}
     x, y = data(name, 40)
     largest = 0.0
     with (
         opened(name, **plain) as trainer,
-        Trainer.open(to_native_bytes(ticket), store_gradients=True, **plain) as core,  # type: ignore[arg-type]
+        Trainer.open(to_native_bytes(ticket), store_gradients=True, **plain) as core,
     ):
         for start, count in enumerate([BATCH, 3, BATCH, 1, 5, BATCH]):
             rows = slice(6 * start, 6 * start + count)
@@ -127,7 +136,7 @@ def test_gradients_are_those_of_the_core_whatever_ran_before(name: str) -> None:
                 core.compute_gradients(x[rows], y[rows]), rel=1e-5
             )
             wanted = by_name(ticket, core.gradients)
-            whole = np.linalg.norm(core.gradients)
+            whole = float(np.linalg.norm(core.gradients))
             for parameter, gradient in split(ticket, trainer.gradients):
                 scale = max(float(np.linalg.norm(wanted[parameter])), 1e-2 * whole)
                 error = float(np.linalg.norm(gradient - wanted[parameter])) / scale
@@ -222,6 +231,13 @@ def test_damage_is_refused_before_executorch_reads_it(monkeypatch: pytest.Monkey
         Trainer.open(content + b"\0")
 
 
+def test_a_program_that_executorch_does_not_know_is_refused() -> None:
+    """Its checksum is right: of another version, not damaged."""
+    program = b"\x20\0\0\0ET12" + bytes(64)
+    with pytest.raises(IncompatibleArtifact, match=r"ExecuTorch cannot load it .*export the ticket again"):
+        Trainer.open(program + MAGIC + hashlib.sha256(program).digest())
+
+
 def test_the_program_is_one_that_any_executorch_reads() -> None:
     """With what comes after it; the description is a method."""
     from executorch.extension.pybindings import portable_lib
@@ -269,7 +285,7 @@ def test_samples_behind_the_end_of_a_batch_do_not_count() -> None:
 
 
 def test_options_are_checked() -> None:
-    for given, message in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"batch": 8}, "batch 8 of a program that was made for 7"),
         ({"optimizer": "lion"}, "optimizer 'lion' is not known"),
         ({"momentum": 1.0}, "momentum 1.0 must be at least 0 and below 1"),
@@ -279,7 +295,8 @@ def test_options_are_checked() -> None:
         ({"threads": 0}, "threads 0"),
         ({"label_smoothing": 0.1}, "label_smoothing 0.1 by executorch: it cannot follow that"),
         ({"budget_bytes": 10}, "budget_bytes 10 by executorch"),
-    ]:
+    ]
+    for given, message in cases:
         with pytest.raises(InvalidInput, match=message):
             opened("cross_entropy", **given)
 
@@ -308,7 +325,7 @@ def test_a_step_that_diverges_changes_nothing() -> None:
 
 def test_a_checkpoint_of_other_moments_is_refused() -> None:
     x, y = data("cross_entropy", BATCH)
-    plain = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.1}
+    plain: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.1}
     with opened("cross_entropy", **plain) as one, opened("cross_entropy", **plain | {"momentum": 0.9}) as other:
         one.train_step(x, y)
         before = other.values.tobytes()

@@ -65,8 +65,9 @@ class Eager:
             weights = self.recipe.get("class_weights")
             weight = None if weights is None else torch.tensor(weights, dtype=self.dtype)
             return F.cross_entropy(z, targets, weight, label_smoothing=self.recipe.get("label_smoothing", 0.0))
-        loss = {"mse": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}[self.network.loss]
-        return loss(z, targets.to(self.dtype))
+        if self.network.loss == "mse":
+            return F.mse_loss(z, targets.to(self.dtype))
+        return F.binary_cross_entropy_with_logits(z, targets.to(self.dtype))
 
     def gradients(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
         trained = {name: value for name, value in self.values.items() if value.requires_grad}
@@ -133,6 +134,34 @@ def test_a_maximum_that_several_share_is_the_first_ones(stride: int, pad: int) -
     towards = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
     assert torch.equal(ours, theirs)
     assert torch.equal(*(torch.autograd.grad(y, x, towards)[0] for y in (ours, theirs)))
+
+
+@pytest.mark.parametrize("included", [0, 1])
+def test_an_average_counts_padding_only_where_asked_to(included: int) -> None:
+    x = torch.randn((2, 2, 7, 6), generator=torch.Generator().manual_seed(0), requires_grad=True)
+    attrs = {**window((2, 7, 6), kernel=3, stride=2, pad=1), "count_include_pad": included}
+    ours = SPELT["avg_pool"](Call(Node("avg_pool", "pool", (0,), attrs=attrs), [x], {}, None))
+    theirs = F.avg_pool2d(x, 3, 2, 1, count_include_pad=bool(included))
+    towards = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, towards)[0] for y in (ours, theirs)))
+
+
+@pytest.mark.parametrize(("groups", "dilation"), [(1, 1), (2, 2), (4, 1)])
+def test_a_convolution_is_that_of_torch(groups: int, dilation: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((3, 4, 9, 8), generator=generator, requires_grad=True)
+    weight = torch.randn((8, 4 // groups, 3, 3), generator=generator, requires_grad=True)
+    attrs = window((4, 9, 8), kernel=3, stride=2, pad=1, dilation=dilation) | {"groups": groups}
+    node = Node("conv", "conv", (0,), {"weight": "w"}, attrs)
+    ours, theirs = (
+        SPELT["conv"](Call(node, [x], {"weight": weight}, None)),
+        F.conv2d(x, weight, None, 2, 1, dilation, groups),
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    towards = torch.randn(theirs.shape, generator=generator)
+    for found, wanted in zip(*(torch.autograd.grad(y, (x, weight), towards) for y in (ours, theirs)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_logits_of_zero_have_the_gradient_of_bce() -> None:
