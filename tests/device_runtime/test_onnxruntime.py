@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from device_runtime import CorruptArtifact, CorruptCheckpoint, InvalidInput, NonFiniteLoss, Trainer
@@ -24,7 +27,17 @@ from export.ticket import Floats, Ticket
 from export.to_native import to_native_bytes
 from export.to_ort import to_ort
 from tests.export import interpret
-from tests.export.tickets import ACTIVATIONS, CARD, RECIPE, Builder, golden_ticket, norm_params, window
+from tests.export.tickets import (
+    ACTIVATIONS,
+    CARD,
+    RECIPE,
+    Builder,
+    golden_ticket,
+    networks,
+    norm_params,
+    window,
+    without_dropout,
+)
 
 pytest.importorskip("onnxruntime.training.api", reason="needs the `ort` extra")
 
@@ -108,28 +121,23 @@ CASES: dict[str, Network] = {
 }
 
 
-def ticket_of(network: Network, **recipe: Any) -> Ticket:
+def ticket_of(network: Network, seed: int = 0, **recipe: Any) -> Ticket:
     """Half of each weight is pruned; samples are normalised."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     init = {p.name: (0.5 * random.normal(size=p.shape)).astype(np.float32) for p in network.parameters}
     init |= {name: np.abs(array) + np.float32(0.5) for name, array in init.items() if name.endswith("_var")}
     masks = {name: random.random(init[name].shape) < 0.5 for name in network.prunable}
+    for mask in masks.values():
+        mask.flat[0] = True  # one is live
     init |= {name: init[name] * mask for name, mask in masks.items()}
     return Ticket(network, init, masks, card=CARD | {"recipe": {**RECIPE, **recipe}})
 
 
-def every(**recipe: Any) -> Ticket:
+def every() -> Ticket:
     """All operators in one network, by AdamW with clipping, smoothing, class weights and a schedule; drops nothing."""
-    ticket = golden_ticket("every")
-    nodes = tuple(
-        dataclasses.replace(node, attrs={"probability": 0.0}) if node.op == "dropout" else node
-        for node in ticket.network.nodes
-    )
-    assert {node.op for node in nodes} == set(OPERATORS)
-    network = dataclasses.replace(ticket.network, nodes=nodes)
-    return dataclasses.replace(
-        ticket, network=network, card={**ticket.card, "recipe": {**ticket.card["recipe"], **recipe}}
-    )
+    ticket = without_dropout(golden_ticket("every"))
+    assert {node.op for node in ticket.network.nodes} == set(OPERATORS)
+    return ticket
 
 
 def data_of(network: Network, count: int) -> tuple[Floats, Any]:
@@ -195,6 +203,22 @@ def test_gradients_and_outputs_of_each_operator_are_those_of_the_core(name: str,
         assert told.correct == expected.correct
 
 
+@settings(deadline=None, max_examples=25)
+@given(networks(), st.integers(0, 2**32 - 1))
+def test_gradients_of_any_network_are_those_of_the_core(network: Network, seed: int) -> None:
+    ticket = without_dropout(ticket_of(network, seed=seed))
+    x, y = data_of(network, 4)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Trainer.open(folder_of(ticket, Path(folder)), batch=4) as ort,
+        Trainer.open(to_native_bytes(ticket), batch=4, store_gradients=True) as native,
+    ):
+        assert ort.compute_gradients(x, y) == pytest.approx(native.compute_gradients(x, y), rel=1e-5)
+        if np.abs(native.gradients).max() > 1e-4:  # else all of it may be rounding
+            error = worst(gradients_of(ticket, ort, native=False), gradients_of(ticket, native, native=True))
+            assert error < 20 * GRADIENT_TOLERANCE  # norms of nearly equal values among them
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse", "bce"])
 def test_gradients_are_right_where_scores_are_zero(loss: str, tmp_path: Path) -> None:
     """As they are at the first step of a network whose last layer starts at 0: log(1 + exp(-|z|)) has its kink there."""
@@ -247,9 +271,9 @@ def test_gradients_are_those_of_finite_differences(name: str, tmp_path: Path, mo
             assert gradient[at] == pytest.approx(difference, abs=1e-5 * largest), (parameter, at)
 
 
-SGD = {"optimizer": "sgd", "learning_rate": 0.05}
-MOMENTUM = {"optimizer": "sgd", "learning_rate": 0.02, "momentum": 0.9}
-ADAM = {"optimizer": "adam", "learning_rate": 0.003}
+SGD: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.05}
+MOMENTUM: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.02, "momentum": 0.9}
+ADAM: dict[str, Any] = {"optimizer": "adam", "learning_rate": 0.003}
 RECIPES: dict[str, dict[str, Any]] = {
     "sgd": SGD,
     "sgd with decay": {**SGD, "weight_decay": 0.05},

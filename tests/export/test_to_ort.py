@@ -34,6 +34,7 @@ from tests.export.tickets import (
     small_parts,
     small_ticket,
     window,
+    without_dropout,
 )
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the `ort` extra")
@@ -44,14 +45,6 @@ MODELS = ("training_model.onnx", "eval_model.onnx", "optimizer_model.onnx")
 
 def with_recipe(ticket: Ticket, **recipe: Any) -> Ticket:
     return dataclasses.replace(ticket, card={**ticket.card, "recipe": {**RECIPE, **recipe}})
-
-
-def without_dropout(ticket: Ticket) -> Ticket:
-    nodes = tuple(
-        dataclasses.replace(node, attrs={"probability": 0.0}) if node.op == "dropout" else node
-        for node in ticket.network.nodes
-    )
-    return dataclasses.replace(ticket, network=dataclasses.replace(ticket.network, nodes=nodes))
 
 
 def wide_ticket(density: float) -> Ticket:
@@ -156,6 +149,13 @@ def test_nesterov_is_refused_by_name() -> None:
 
 def test_options_that_another_optimizer_does_not_read_are_no_reason_to_refuse() -> None:
     to_ort(with_recipe(small_ticket(), optimizer="adamw", momentum=0.9, nesterov=True, clip_norm=1.0, weight_decay=0.5))
+
+
+def test_an_operator_without_a_gradient_would_be_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none now; what a later operator would meet."""
+    monkeypatch.delitem(OWN, "hardswish")
+    with pytest.raises(TicketError, match=r"HardSigmoid.*; the native artifact trains this ticket"):
+        to_ort(without_dropout(golden_ticket("every")))
 
 
 def test_dropout_is_refused_by_name_unless_it_drops_nothing() -> None:
