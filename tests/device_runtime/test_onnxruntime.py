@@ -41,8 +41,8 @@ from tests.export.tickets import (
 
 pytest.importorskip("onnxruntime.training.api", reason="needs the `ort` extra")
 
-GRADIENT_TOLERANCE = 5e-6  # of the network's largest gradient; the worst measured is 2.2e-6
-LOSS_TOLERANCE = 2e-6  # relative, over 50 steps; the worst measured is 4e-7
+GRADIENT_TOLERANCE = 1e-5  # of the network's largest gradient; the worst measured is 2.2e-6
+LOSS_TOLERANCE = 1e-5  # relative, over 50 steps; the worst measured is 1.1e-6
 CLASSES = 4
 
 
@@ -216,7 +216,7 @@ def test_gradients_of_any_network_are_those_of_the_core(network: Network, seed: 
         assert ort.compute_gradients(x, y) == pytest.approx(native.compute_gradients(x, y), rel=1e-5)
         if np.abs(native.gradients).max() > 1e-4:  # else all of it may be rounding
             error = worst(gradients_of(ticket, ort, native=False), gradients_of(ticket, native, native=True))
-            assert error < 20 * GRADIENT_TOLERANCE  # norms of nearly equal values among them
+            assert error < 10 * GRADIENT_TOLERANCE  # norms of nearly equal values among them
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse", "bce"])
@@ -392,6 +392,7 @@ def test_values_are_the_live_weights_in_the_order_of_the_ticket(tmp_path: Path) 
             for p in ticket.network.parameters
         ]
         assert ort.values.tobytes() == np.concatenate(kept).tobytes()
+        assert not ort.gradients.any()
         assert ort.info.value_count == ort.values.size
         assert ort.info.nnz == ticket.live
         assert ort.info.artifact_bytes == sum(ort.info.sections.values())
@@ -438,9 +439,12 @@ def test_damage_after_opening_is_seen_before_anything_is_read_again(tmp_path: Pa
     with Trainer.open(folder) as ort:
         content = ort.save()
         ort.train_step(x, y)
+        before = ort.values.tobytes()
         (folder / "training_model.onnx").write_bytes(b"")
         with pytest.raises(CorruptArtifact):
             ort.restore(content)
+        assert (ort.values.tobytes(), ort.progress.step) == (before, 1)
+        ort.train_step(x, y)
 
 
 def test_a_folder_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:

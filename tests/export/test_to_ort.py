@@ -120,6 +120,18 @@ def test_positions_far_apart_stand_where_the_mask_has_them(tmp_path: Path) -> No
         np.testing.assert_allclose(logits, samples @ weight.T, rtol=1e-6)
 
 
+def test_the_loss_of_the_eval_model_is_without_smoothing_and_class_weights(tmp_path: Path) -> None:
+    ticket = with_recipe(small_ticket(), label_smoothing=0.3, class_weights=[1.0, 5.0])
+    write_directory(tmp_path / "a", to_ort(ticket))
+    _, module, _ = loaded(tmp_path / "a")
+    samples, labels = np.random.default_rng(0).normal(size=(5, 2, 2)).astype(np.float32), np.array([0, 1, 1, 0, 1])
+    module.eval()
+    loss, _, probabilities = module(samples, labels)
+    assert loss == pytest.approx(-np.log(probabilities[np.arange(5), labels]).mean(), rel=1e-5)
+    module.train()
+    assert module(samples, labels) != pytest.approx(loss, rel=1e-2)
+
+
 def test_the_description_vouches_for_every_file() -> None:
     ticket = without_dropout(golden_ticket("every"))
     files = to_ort(ticket)
