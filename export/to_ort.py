@@ -101,8 +101,13 @@ def _with_gradients(model: onnx.ModelProto, trained: list[str], r: Recipe) -> on
 
     told = [output.name for output in model.graph.output]
     builder = GradientGraphBuilder(model.SerializeToString(), {LOSS}, set(trained), LOSS, SessionOptions())
-    with silent():
-        builder.build()
+    try:
+        with silent():
+            builder.build()
+    except RuntimeError as error:
+        raise TicketError(
+            f"ONNX Runtime cannot derive the gradients ({' '.join(str(error).split())[-120:]}); the native artifact trains this ticket"
+        ) from error
     found = onnx.load_from_string(builder.get_model())
     outputs = {output.name: output for output in found.graph.output}
     del found.graph.output[:]

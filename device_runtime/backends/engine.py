@@ -144,8 +144,8 @@ class BackendEngine(ABC):
 
     def reset(self) -> None:
         with self._alone():
-            self._load_values(self._start())
             self._load_optimizer_state({})
+            self._load_values(self._start())
             self._order, self._step = SampleOrder(self._order.seed), 0
 
     def save(self) -> bytes:
@@ -161,8 +161,8 @@ class BackendEngine(ABC):
     def restore(self, checkpoint: bytes) -> None:
         with self._alone():
             told, values, state = self._read(checkpoint)
+            self._load_optimizer_state(state)  # first: it may fail, and then nothing has changed
             self._load_values(values)
-            self._load_optimizer_state(state)
             self._order = SampleOrder(told["seed"], told["epoch"], told["position"])
             self._step = told["step"]
 

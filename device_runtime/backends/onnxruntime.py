@@ -28,11 +28,9 @@ from device_runtime.errors import CorruptArtifact, IncompatibleArtifact
 DESCRIPTION, CHECKPOINT = "description.json", "checkpoint"
 TRAINING, EVAL, OPTIMIZER = "training_model.onnx", "eval_model.onnx", "optimizer_model.onnx"
 UNSIGNED = b"0" * 64  # stands for the description's SHA-256 in what it is of
-LOSS, SCALE = (
-    "loss",
-    "gradient_scale",
-)  # outputs of the training model; the second by which clipping multiplied the gradients
-NEXT = "/next"  # after a running statistic's name: the training model's output that is to be its new value
+LOSS = "loss"  # of the training model's outputs
+SCALE = "gradient_scale"  # another one: by which clipping multiplied the gradients
+NEXT = "/next"  # after a running statistic's name: yet another, which is to be its new value
 
 
 class OnnxRuntimeEngine(BackendEngine):
@@ -51,6 +49,7 @@ class OnnxRuntimeEngine(BackendEngine):
         """`checkpoint` of step 0. The folder is read again by `reset` and `restore` where the optimizer has moments."""
         super().__init__(description, settings)
         self._folder, self._checkpoint = folder, checkpoint
+        self._outputs: dict[str, Any] = {}
         self._load(checkpoint)
         self._begun = self._named_values()
 

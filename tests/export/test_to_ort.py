@@ -34,6 +34,7 @@ from tests.export.tickets import (
     small_parts,
     small_ticket,
     window,
+    without_dropout,
 )
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the `ort` extra")
@@ -44,14 +45,6 @@ MODELS = ("training_model.onnx", "eval_model.onnx", "optimizer_model.onnx")
 
 def with_recipe(ticket: Ticket, **recipe: Any) -> Ticket:
     return dataclasses.replace(ticket, card={**ticket.card, "recipe": {**RECIPE, **recipe}})
-
-
-def without_dropout(ticket: Ticket) -> Ticket:
-    nodes = tuple(
-        dataclasses.replace(node, attrs={"probability": 0.0}) if node.op == "dropout" else node
-        for node in ticket.network.nodes
-    )
-    return dataclasses.replace(ticket, network=dataclasses.replace(ticket.network, nodes=nodes))
 
 
 def wide_ticket(density: float) -> Ticket:
@@ -127,6 +120,18 @@ def test_positions_far_apart_stand_where_the_mask_has_them(tmp_path: Path) -> No
         np.testing.assert_allclose(logits, samples @ weight.T, rtol=1e-6)
 
 
+def test_the_loss_of_the_eval_model_is_without_smoothing_and_class_weights(tmp_path: Path) -> None:
+    ticket = with_recipe(small_ticket(), label_smoothing=0.3, class_weights=[1.0, 5.0])
+    write_directory(tmp_path / "a", to_ort(ticket))
+    _, module, _ = loaded(tmp_path / "a")
+    samples, labels = np.random.default_rng(0).normal(size=(5, 2, 2)).astype(np.float32), np.array([0, 1, 1, 0, 1])
+    module.eval()
+    loss, _, probabilities = module(samples, labels)
+    assert loss == pytest.approx(-np.log(probabilities[np.arange(5), labels]).mean(), rel=1e-5)
+    module.train()
+    assert module(samples, labels) != pytest.approx(loss, rel=1e-2)
+
+
 def test_the_description_vouches_for_every_file() -> None:
     ticket = without_dropout(golden_ticket("every"))
     files = to_ort(ticket)
@@ -156,6 +161,13 @@ def test_nesterov_is_refused_by_name() -> None:
 
 def test_options_that_another_optimizer_does_not_read_are_no_reason_to_refuse() -> None:
     to_ort(with_recipe(small_ticket(), optimizer="adamw", momentum=0.9, nesterov=True, clip_norm=1.0, weight_decay=0.5))
+
+
+def test_an_operator_without_a_gradient_would_be_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none now; what a later operator would meet."""
+    monkeypatch.delitem(OWN, "hardswish")
+    with pytest.raises(TicketError, match=r"HardSigmoid.*; the native artifact trains this ticket"):
+        to_ort(without_dropout(golden_ticket("every")))
 
 
 def test_dropout_is_refused_by_name_unless_it_drops_nothing() -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from export import reference as interpret
 from export.network import OPERATORS, Network, Node
 from export.ticket import Ticket, TicketError
 from export.torch_modules import Prediction, Training, _steps, dropouts, live_values, moving_statistics
 from export.torch_operators import OPERATORS as SPELT
 from export.torch_operators import Call
-from tests.export import interpret
 from tests.export.architecture_tickets import architecture_ticket
 from tests.export.tickets import golden_ticket, small_ticket, window
 
