@@ -79,7 +79,8 @@ def ticket_of(name: str) -> Ticket:
     return golden_ticket("every") if name == "every" else mlp(name)
 
 
-# Of a gradient's norm, or a hundredth of the whole one's. In "every" batch norms divide by next to nothing.
+# Of a gradient's norm, or a hundredth of the whole one's. In "every" a bias before a batch norm has no gradient but rounding,
+# and as both trainers make their own steps, what that moves adds up.
 TOLERANCE = {"every": 1e-3}
 TICKETS = ("cross_entropy", "mse", "bce", "smoothed", "conv", "signal", "every")
 
