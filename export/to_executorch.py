@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import torch
 
+from device_runtime.backends.silence import silent
 from export.compact import Compaction
 from export.description import describe
-from export.silence import silent
 from export.ticket import Floats, Ticket, TicketError
 from export.torch_modules import Prediction, Training, dropouts, live_values, moving_statistics
 

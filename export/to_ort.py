@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from device_runtime.backends.silence import silent
 from export.card import Recipe, recipe
 from export.compact import Compaction
 from export.description import describe
@@ -203,20 +201,6 @@ def _adam(r: Recipe) -> dict[str, Any]:
         "correct_bias": 1,
         "adam_mode": 0,
     }
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Keeps what ONNX Runtime writes to stderr, by the file descriptor, off the terminal; what it raises gets through."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _digest(content: bytes) -> str:

@@ -29,6 +29,8 @@ OURS = {
 ENGINE = {
     "export/gate.py": ("device_runtime.Trainer",),
     "export/formats.py": ("device_runtime.Trainer",),
+    "export/to_ort.py": ("device_runtime.backends.silence",),
+    "export/to_executorch.py": ("device_runtime.backends.silence",),
     "export/measure.py": ("device_runtime.Trainer", "device_runtime.backends"),
     "server_side/drawn.py": ("device_runtime.draw",),
     "server_side/device_engine.py": (

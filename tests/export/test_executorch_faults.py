@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from export.silence import silent
+from device_runtime.backends.silence import silent
 
 pytest.importorskip("executorch", reason="executorch is not installed")
 
