@@ -139,7 +139,7 @@ def text(told: dict[str, Any]) -> str:
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;color:#1b1f24}"
     "table{border-collapse:collapse;width:100%}th,td{padding:.4em .8em;text-align:right;border-bottom:1px solid #d0d7de}"
-    "th:first-child,td:first-child,td:last-child{text-align:left}.bar{background:#0969da;height:.5em;border-radius:2px}"
+    "th:first-child,td:first-child,td:last-child{text-align:left}tr.row td{border:0;padding-bottom:0}.bar{background:#0969da;height:.5em;border-radius:2px}"
     "small{color:#57606a}@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}th,td{border-color:#30363d}small{color:#8b949e}}"
 )
 
@@ -153,7 +153,9 @@ def page(told: dict[str, Any]) -> str:
     for row in rows:
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
         share = 100 * sizes.get(row[0], 0) / largest
-        body.append(f"<tr>{cells}</tr><tr><td colspan=7><div class=bar style='width:{share:.1f}%'></div></td></tr>")
+        body.append(
+            f"<tr class=row>{cells}</tr><tr><td colspan=7><div class=bar style='width:{share:.1f}%'></div></td></tr>"
+        )
     parts = "".join(
         f"<li>{html.escape(row['format'])}: "
         + ", ".join(f"{html.escape(n)} {size:,}" for n, size in row["parts"].items())
