@@ -188,7 +188,7 @@ def broken(kind: int, offset: int, layout: str, *values: float) -> Callable[[], 
 
 
 MALFORMED: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "more live weights than weights": ("not where PATTERN", broken(PARAMS, 20, "<I", 13)),
+    "more live weights than weights": (r"13 live weights of \(3, 4\), which may not be", broken(PARAMS, 20, "<I", 13)),
     "a live weight more": ("in order", broken(PARAMS, 20, "<I", 9)),
     "a live weight less": ("not where PATTERN", broken(PARAMS, 20, "<I", 7)),
     "row_ptr elsewhere": ("not where PATTERN", broken(PARAMS, 24, "<I", 4)),
@@ -203,8 +203,11 @@ MALFORMED: dict[str, tuple[str, Callable[[], bytes]]] = {
         "TRAINED holds a pruned weight",
         lambda: artifact(GOOD, trained=np.ones(12, "<f4").tobytes()),
     ),
-    "no live weight": ("in order", lambda: artifact(of(masked(np.zeros((3, 4), bool))))),
-    "65537 columns": ("in order", lambda: artifact(of(masked(WIDE)))),
+    "no live weight": (
+        r"0 live weights of \(3, 4\), which may not be",
+        lambda: artifact(of(masked(np.zeros((3, 4), bool)))),
+    ),
+    "65537 columns": (r"131074 live weights of \(2, 65537\), which may not be", lambda: artifact(of(masked(WIDE)))),
     "a bias": ("has a bias", lambda: artifact(of(masked(MASK), bias=masked(np.ones((3, 1), bool))))),
     "a table": ("with a mask", lambda: artifact(of(masked(MASK), op=EMBEDDING))),
 }
