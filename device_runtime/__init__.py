@@ -17,7 +17,8 @@ from device_runtime.errors import (
     UnsupportedOp,
 )
 from device_runtime.generator import draw
-from device_runtime.trainer import Evaluation, FitReport, Progress, Trainer
+from device_runtime.results import Evaluation, FitReport, Progress
+from device_runtime.trainer import Trainer
 
 __all__ = [
     "ArtifactInfo",

@@ -23,8 +23,9 @@ from device_runtime import simulator
 from device_runtime.backends import NATIVE, runtime_of
 from device_runtime.data import Array, Data, load_npz
 from device_runtime.errors import InvalidInput
+from device_runtime.results import Evaluation, FitReport, Progress
 from device_runtime.terminal import ProgressLine, interruptible, print_devices, print_json, print_sizes, print_training
-from device_runtime.trainer import Evaluation, FitReport, Progress, Trainer
+from device_runtime.trainer import Trainer
 
 INTERRUPTED = 130
 

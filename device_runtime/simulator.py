@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from device_runtime import checkpoint as files
 from device_runtime.data import Data
 from device_runtime.errors import InvalidInput
-from device_runtime.trainer import Progress, Trainer
+from device_runtime.results import Progress
+from device_runtime.trainer import Trainer
 
 Rows = NDArray[np.intp]
 

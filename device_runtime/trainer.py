@@ -24,44 +24,13 @@ from device_runtime.backends import NATIVE, open_engine, runtime_of
 from device_runtime.data import check_labels, check_samples, check_targets
 from device_runtime.engine import Engine
 from device_runtime.errors import InvalidInput
+from device_runtime.results import Evaluation, FitReport, Progress
 from device_runtime.signature import checked
 
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
 
 UNASKED = {"store_gradients": False, "recompute": False, "half_activations": False, "kernels": "auto", "start": "init"}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Updates made, epochs completed, samples of the present epoch drawn; inside `fit` the `loss` of the last step."""
-
-    step: int
-    epoch: int
-    position: int
-    loss: float | None = None
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """What one call of `fit` did: its updates, the epochs it completed, the loss of each update before it was made."""
-
-    steps: int
-    epochs: int
-    losses: Floats
-    progress: Progress
-    cancelled: bool
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean cross-entropy in nats, and the fraction and number of samples whose most probable class is the label."""
-
-    loss: float
-    accuracy: float
-    correct: int
-    count: int
 
 
 @dataclass(frozen=True)

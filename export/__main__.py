@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import UsageError
-from export.formats import FORMATS, Content, Source, Wanted, judged, written
+from export.formats import FORMATS, Content, Source, Wanted, judged, place, size, written
+from export.table import aligned
 
 if TYPE_CHECKING:
     from export.compact import Compaction
@@ -59,14 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tool(name: str, arguments: Sequence[str]) -> str:
-    """What a tool tells."""
-    if name == "report":
-        from export.report import report
+    """What a tool tells. Raises UsageError, for a disk that refuses too."""
+    try:
+        if name == "report":
+            from export.report import report
 
-        return report(arguments)
-    from export.sign import told
+            return report(arguments)
+        from export.sign import keygen, sign
 
-    return told(name, arguments)
+        return {"keygen": keygen, "sign": sign}[name](arguments)
+    except OSError as error:
+        raise UsageError(f"'{error.filename}': {error.strerror or error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,11 +135,12 @@ def _run(options: argparse.Namespace) -> None:
     for kind, content in contents.items():
         try:
             _write(paths[kind], content)
+            told = paths[kind].with_name(f"{paths[kind].name}.gate.json")
             if kind in gates:
                 gate = {"artifact_sha256": _sha256(content), **gates[kind]}
-                _write(
-                    paths[kind].with_name(f"{paths[kind].name}.gate.json"), f"{json.dumps(gate, indent=1)}\n".encode()
-                )
+                _write(told, f"{json.dumps(gate, indent=1)}\n".encode())
+            else:  # what is there is of another artifact
+                told.unlink(missing_ok=True)
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"cannot write '{paths[kind]}': {reason}; free the disk or give --output-dir") from error
@@ -169,12 +174,8 @@ def _judged(contents: Mapping[str, Content], source: Source, wanted: Wanted, qui
 
 def _write(path: Path, content: Content) -> None:
     """A folder is left as it is if it is the same, and never overwritten, which could not be done at once."""
-    from export.atomic import write_directory, write_file
-
-    if isinstance(content, bytes):
-        write_file(path, content)
-    elif not path.exists():
-        write_directory(path, content)
+    if isinstance(content, bytes) or not path.exists():
+        place(content, path)
     elif not path.is_dir() or {file.name: file.read_bytes() for file in path.iterdir()} != content:
         raise UsageError(f"'{path}' exists and holds something else; remove it or give --output-dir")
 
@@ -184,10 +185,6 @@ def _sha256(content: Content) -> str:
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     return _sha256("".join(f"{_sha256(content[name])}  {name}\n" for name in sorted(content)).encode())
-
-
-def _bytes(content: Content) -> int:
-    return len(content) if isinstance(content, bytes) else sum(map(len, content.values()))
 
 
 def _formats(text: str) -> list[str]:
@@ -210,7 +207,7 @@ def _report(
             {
                 "format": kind,
                 "path": str(paths[kind]),
-                "bytes": _bytes(content),
+                "bytes": size(content),
                 "sha256": _sha256(content),
                 "gate": gates.get(kind),
             }
@@ -230,17 +227,7 @@ def _table(report: Mapping[str, Any]) -> str:
         error = f"{a['gate']['largest_gradient_error']:.1e}" if a["gate"] else "not checked"
         rows.append((a["format"], f"{a['bytes']:,}", f"{a['bytes'] / dense:.1%}", error, a["path"]))
     rows.append(("(dense f32)", f"{dense:,}", "100.0%", "", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join(
-            [
-                f"{row[0]:<{widths[0]}}",
-                *(f"{cell:>{width}}" for cell, width in zip(row[1:4], widths[1:], strict=True)),
-                row[4],
-            ]
-        ).rstrip()
-        for row in rows
-    ]
+    lines = aligned(rows)
     lines.append(f"density {report['density']:.2%}, ticket {report['ticket_hash'][:12]}")
     lines += [f"{v['count']} of {v['of']} {v['unit']} of {v['layer']} vanish" for v in report["vanished"]]
     native = [a["path"] for a in report["artifacts"] if FORMATS[a["format"]].is_native]

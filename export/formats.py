@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from device_runtime import Trainer
     from export.compact import Compaction
     from export.gate import Passed, Places
     from export.ticket import Ticket
@@ -91,6 +90,21 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
+def size(content: Content) -> int:
+    """Bytes in all."""
+    return len(content) if isinstance(content, bytes) else sum(map(len, content.values()))
+
+
+def place(content: Content, path: Path) -> None:
+    """Writes a file, or a folder that is not there yet, whole or not at all. Raises OSError."""
+    from export.atomic import write_directory, write_file
+
+    if isinstance(content, bytes):
+        write_file(path, content)
+    else:
+        write_directory(path, content)
+
+
 def written(kind: str, source: Source, wanted: Wanted) -> Content:
     """`source` in the format `kind`. Raises TicketError where that cannot hold it."""
     return FORMATS[kind].write(_whole(kind, source, wanted), wanted)
@@ -107,6 +121,7 @@ def _whole(kind: str, source: Source, wanted: Wanted) -> Source:
 def judged(kind: str, source: Source, wanted: Wanted, content: Content) -> Passed | None:
     """The gate's verdict on `content`, which is `source` in the format `kind`; None where none trains it. With dropout, on the same without. Raises
     GateError where it does not train as it should."""
+    from device_runtime import Trainer
     from export.compact import Compaction
     from export.gate import check, without_dropout
 
@@ -118,17 +133,6 @@ def judged(kind: str, source: Source, wanted: Wanted, content: Content) -> Passe
     if quiet is not ticket:
         content = form.write(quiet, wanted)
     with tempfile.TemporaryDirectory() as scratch:
-        return check(quiet, form.places(quiet), lambda: _opened(content, Path(scratch), form))
-
-
-def _opened(content: Content, scratch: Path, form: Format) -> Trainer:
-    from device_runtime import Trainer
-
-    if isinstance(content, bytes):
-        return Trainer.open(content, store_gradients=form.is_native)
-    folder = scratch / f"artifact{form.suffix}"
-    if not folder.exists():
-        folder.mkdir()
-        for name, part in content.items():
-            (folder / name).write_bytes(part)
-    return Trainer.open(folder)
+        path = Path(scratch) / f"artifact{form.suffix}"
+        place(content, path)
+        return check(quiet, form.places(quiet), lambda: Trainer.open(path, store_gradients=form.is_native))

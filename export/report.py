@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.atomic import write_directory, write_file
+from export.atomic import write_file
 from export.compact import compact
 from export.errors import UsageError
-from export.formats import FORMATS, Wanted, judged, written
+from export.formats import FORMATS, Wanted, judged, place, size, written
+from export.table import aligned
 from export.ticket import Ticket, TicketError, load_ticket
 
 NOTE = (
@@ -71,23 +72,13 @@ def _row(kind: str, ticket: Ticket, *, quiet: bool) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         return {"format": kind, "refused": f"package '{error.name}' is not installed"}
     found: dict[str, Any] = {"format": kind, "gate": None if passed is None else passed.to_json()}
-    if isinstance(content, bytes):
-        found |= {"bytes": len(content), "parts": {}}
-    else:
-        found |= {
-            "bytes": sum(map(len, content.values())),
-            "parts": {name: len(part) for name, part in content.items()},
-        }
+    found |= {"bytes": size(content), "parts": {}}
     if passed is None:
         return found
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / f"ticket{form.suffix}"
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            write_directory(path, content)
-        measured = _measured(path)
-    return found | measured | {"parts": found["parts"] or measured["parts"]}
+        place(content, path)
+        return found | _measured(path)
 
 
 def _measured(path: Path) -> dict[str, Any]:
@@ -118,14 +109,7 @@ def table(told: dict[str, Any]) -> list[list[str]]:
 
 
 def text(told: dict[str, Any]) -> str:
-    rows = table(told)
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    lines = [
-        "  ".join(
-            [f"{row[0]:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(row[1:6], widths[1:], strict=True)), row[6]]
-        ).rstrip()
-        for row in rows
-    ]
+    lines = aligned(table(told))
     for row in told["formats"]:
         if row.get("parts"):
             parts = ", ".join(f"{name} {size:,}" for name, size in row["parts"].items())

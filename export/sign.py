@@ -18,14 +18,6 @@ from export.errors import UsageError
 PRIVATE, PUBLIC = "private.pem", "public.pem"
 
 
-def told(tool: str, arguments: Sequence[str]) -> str:
-    """What keygen or sign, whichever `tool` names, tells when done. Raises UsageError."""
-    try:
-        return {"keygen": keygen, "sign": sign}[tool](arguments)
-    except OSError as error:
-        raise UsageError(f"'{error.filename}': {error.strerror}") from error
-
-
 def keygen(arguments: Sequence[str]) -> str:
     """Makes a pair of keys; the line to print. Raises UsageError where there is one already."""
     from cryptography.hazmat.primitives import serialization as to

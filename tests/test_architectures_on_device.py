@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from device_runtime import Trainer
 from export import reference as interpret
+from export.gate import without_dropout
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
 from tests.architectures import ARCHITECTURES
@@ -54,15 +55,6 @@ class Reference:
 def samples_of(name: str) -> tuple[np.ndarray, np.ndarray]:
     x = ARCHITECTURES[name].samples(BATCH).numpy()
     return x, np.arange(BATCH, dtype=np.int32) % 2
-
-
-def without_dropout(ticket: Ticket) -> Ticket:
-    """What is dropped is the device's own choice, so that nothing may be dropped where two are compared."""
-    document = ticket.network.to_json()
-    for node in document["nodes"]:
-        if node["op"] == "dropout":
-            node["attrs"]["probability"] = 0.0
-    return Ticket(type(ticket.network).from_json(document), ticket.init, ticket.masks, card=ticket.card)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -72,5 +72,9 @@ def test_a_page_needs_nothing_else(ticket_dir: Path, capsys: pytest.CaptureFixtu
 def test_bad_input_is_one_line(ticket_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(ticket_dir), "--formats", "coreml"]) == 2
     assert "format 'coreml' is not known; known are native" in capsys.readouterr().err
+    (tmp_path / "file").write_bytes(b"")
+    assert main(["report", str(ticket_dir), "--formats", "onnx", "--page", str(tmp_path / "file" / "page")]) == 2
+    assert "file" in (error := capsys.readouterr().err)
+    assert "cannot print" not in error
     assert main(["report", str(tmp_path)]) == 2
     assert "is not a ticket" in capsys.readouterr().err

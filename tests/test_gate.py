@@ -35,6 +35,9 @@ def test_sound_artifacts_pass(name: str) -> None:
     assert 0 < max(found.gradients.values()) < 1e-4
     assert found.losses < 1e-4
     assert found.to_json()["largest_gradient_error"] == max(found.gradients.values())
+    assert all(found.gradients[name] <= found.allowed[name] for name in trained)
+    assert min(found.allowed.values()) >= 5e-4
+    assert found.losses <= found.losses_allowed
 
 
 @pytest.mark.slow

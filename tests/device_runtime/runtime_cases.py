@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from export.gate import without_dropout
 from export.layout import layouts
 from export.network import OPERATORS, Network
 from export.ticket import Floats, Ticket
@@ -18,7 +19,6 @@ from tests.export.tickets import (
     golden_ticket,
     norm_params,
     window,
-    without_dropout,
 )
 
 CLASSES = 4

@@ -22,12 +22,13 @@ from device_runtime.__main__ import main
 from export import reference as interpret
 from export.__main__ import main as export
 from export.atomic import write_directory
+from export.gate import without_dropout
 from export.network import Network
 from export.ticket import Floats, Ticket
 from export.to_native import to_native_bytes
 from export.to_ort import to_ort
 from tests.device_runtime.runtime_cases import CASES, MLP, by_parameter, data_of, dense, every, then, ticket_of, worst
-from tests.export.tickets import Builder, networks, without_dropout
+from tests.export.tickets import Builder, networks
 
 pytest.importorskip("onnxruntime.training.api", reason="needs the `ort` extra")
 

@@ -114,6 +114,14 @@ def test_what_does_not_pass_the_gate_is_not_written(
     assert main([str(ticket_dir), "--formats", "native", "--no-gate"]) == 0
 
 
+def test_a_verdict_on_another_artifact_does_not_stay(ticket_dir: Path) -> None:
+    told = ticket_dir.with_name("digits.tkt.gate.json")
+    assert main([str(ticket_dir), "--formats", "native", "--quiet"]) == 0
+    assert told.exists()
+    assert main([str(ticket_dir), "--formats", "native", "--no-gate", "--quiet"]) == 0
+    assert not told.exists()
+
+
 def test_formats_choose_the_files(ticket_dir: Path) -> None:
     assert main([str(ticket_dir), "--formats", "native,native", "--no-gate"]) == 0
     assert sorted(path.name for path in ticket_dir.parent.iterdir()) == ["digits", "digits.tkt"]

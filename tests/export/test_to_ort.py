@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.atomic import write_directory
 from export.compact import compact
+from export.gate import without_dropout
 from export.network import OPERATORS, Network, Node, Parameter
 from export.ticket import Ticket, TicketError
 from export.to_ort import to_ort
@@ -34,7 +35,6 @@ from tests.export.tickets import (
     small_parts,
     small_ticket,
     window,
-    without_dropout,
 )
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the `ort` extra")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -61,15 +60,6 @@ def dead_unit_ticket() -> Ticket:
     init = {"b.weight": np.where(live, np.float32(0.5), np.float32(0))}
     parts = small_parts()
     return small_ticket(init=parts["init"] | init, masks=parts["masks"] | {"b.weight": live})
-
-
-def without_dropout(ticket: Ticket) -> Ticket:
-    """With its dropout dropping nothing, for runtimes that cannot draw."""
-    nodes = tuple(
-        dataclasses.replace(node, attrs={"probability": 0.0}) if node.op == "dropout" else node
-        for node in ticket.network.nodes
-    )
-    return dataclasses.replace(ticket, network=dataclasses.replace(ticket.network, nodes=nodes))
 
 
 def described(name: str) -> dict[str, Any]:
