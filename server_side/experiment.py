@@ -80,6 +80,7 @@ def _run(name: str, arguments: list[str]) -> int:
     progress = Progress(command.quiet, "experiment")
     lab = open_lab(Path(command.run_dir), command.label or name, options, progress)
     lab.check(name)
+    searched = lab.search.options
     stages = module.plan(lab)
     progress.show_stages(stages, lab.path)
     if command.dry_run:
@@ -92,7 +93,7 @@ def _run(name: str, arguments: list[str]) -> int:
     ):
         lab.begin(name)
         try:
-            with progress.shown(), same_bits_on(lab.search.options.accelerator):
+            with progress.shown(), same_bits_on(searched.accelerator, precision=searched.precision):
                 result = module.run(lab)
         except Interrupted:
             print(f"experiment: interrupted; the same command goes on from {lab.path}", file=sys.stderr)

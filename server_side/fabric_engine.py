@@ -46,13 +46,15 @@ class FabricEngine:
     ) -> None:
         self.model, self.split, self.recipe = model, split, recipe
         self.rank, self.size = (worker.rank, worker.size) if together else (0, 1)
+        # TF32 is a setting of the GPU's, which same_bits_on has made
+        precision = "32-true" if options.precision is None or options.precision == "tf32" else options.precision
         alone: int | list[int] = [worker.local_rank] if options.accelerator == "cuda" else 1
         self.fabric = Fabric(
             accelerator=options.accelerator,
             devices=worker.local_size if together else alone,
             num_nodes=worker.size // worker.local_size if together else 1,
             strategy="ddp" if together else "auto",
-            precision=options.precision or "32-true",
+            precision=precision,
             plugins=[TorchElasticEnvironment()] if together else None,
         )
         self.fabric.launch()

@@ -116,7 +116,10 @@ def carry_out(search: Search, progress: Progress) -> dict[str, Any]:
                 return summary.record(search, rounds)
 
         try:
-            with progress.shown(), same_bits_on(search.options.accelerator, worker.local_rank):
+            with (
+                progress.shown(),
+                same_bits_on(search.options.accelerator, worker.local_rank, search.options.precision),
+            ):
                 search, rewinds = stability.with_rewind_step(search)
                 rounds = search.run(after_round)
                 best = summary.chosen(search, rounds)
@@ -196,6 +199,8 @@ def prepare(
         )
     if (layer := search.ladder.emptied_layer()) is not None:
         raise UsageError(f"layer '{layer}' would lose its last live weight in round 1; take a smaller prune_fraction")
+    if options.accelerator == "cuda" and search.stack_memory is not None:
+        search.stack_memory.check(torch.cuda.mem_get_info(worker.local_rank)[0])
     check_ticket_there(path / "ticket")
     return search
 

@@ -51,17 +51,17 @@ def check_settled(options: Options, workers: int) -> None:
     engine, moving = options.engine, options.method in MOVING
     if options.stack_size and engine != "stacked" and not (engine == "device" and moving):
         raise UsageError(f"stack_size {options.stack_size} with engine {engine}: it has no stacks; leave it out")
+    if options.compile and engine != "stacked":
+        raise UsageError(f"compile with engine {engine}: only stacked has it; leave it out, or take --engine stacked")
+    _check_precision(options)
     if engine != "fabric":
-        for name in ("precision", "replica_workers"):
-            if getattr(options, name) is not None:
-                raise UsageError(
-                    f"{name} {getattr(options, name)} with engine {engine}: only fabric has it; leave it out, or take --engine fabric"
-                )
+        if options.replica_workers is not None:
+            raise UsageError(
+                f"replica_workers {options.replica_workers} with engine {engine}: only fabric has it; leave it out, or take --engine fabric"
+            )
         return
     if moving:
         raise UsageError(f"method {options.method} with engine fabric: its masks move in stacks; take --engine stacked")
-    if options.precision == "16-mixed" and options.accelerator == "cpu":
-        raise UsageError("precision 16-mixed on a CPU: half floats are for GPUs; take bf16-mixed")
     together = options.filled("replica_workers")
     if together > 1 and together != workers:
         raise UsageError(
@@ -69,6 +69,16 @@ def check_settled(options: Options, workers: int) -> None:
         )
     if options.filled("batch") % together:
         raise UsageError(f"batch {options.batch} for {together} workers together: must be a multiple of them")
+
+
+def _check_precision(options: Options) -> None:
+    precision, engine = options.precision, options.engine
+    if engine == "device" and precision is not None:
+        raise UsageError(f"precision {precision} with engine device: it computes in float32; leave it out")
+    if precision == "16-mixed" and engine == "stacked":
+        raise UsageError("precision 16-mixed with engine stacked: half floats need scaled gradients; take bf16-mixed")
+    if precision in ("16-mixed", "tf32") and options.accelerator == "cpu":
+        raise UsageError(f"precision {precision} on a CPU: it is for GPUs; take bf16-mixed")
 
 
 def _check_ranges(options: Options) -> None:

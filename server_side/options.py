@@ -171,8 +171,11 @@ class Options:
     engine: Literal["auto", "stacked", "device", "fabric"] = "auto"
     """stacked: up to 64 replicas in one batched PyTorch program; device: the sparse runtime that trains tickets on phones,
     a replica a CPU thread; fabric: one replica at a time, for networks that fill a GPU (pip install '.[large]'); auto: stacked on a GPU, device on a CPU, or what the run directory was begun with"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None
-    """of the fabric engine: float32 (default), or with products in bfloat16 or half floats"""
+    precision: Literal["32-true", "tf32", "bf16-mixed", "16-mixed"] | None = None
+    """of the stacked and the fabric engine, in training: float32 (default), or products of shorter numbers: TF32 (GPUs), bfloat16,
+    or half floats (fabric on GPUs). Evaluations of the stacked engine are in float32 but for TF32"""
+    compile: bool = False
+    """of the stacked engine: compile its step by torch.compile, on a GPU as CUDA graphs; takes a minute for each size of stack"""
     replica_workers: int | None = None
     """of the fabric engine: in rounds of fewer replicas than these, so many workers, all of the launch, train each replica
     together, every one a part of its batches (default: all, if they are more than the seeds, else 1); the bits depend on it"""
@@ -272,8 +275,9 @@ class Options:
         own = max(1, (os.cpu_count() or 1) // local_workers)
         threads = self.threads or (there if type(there) is int and there > 0 else 0) or own
         precision, together = self.precision, self.replica_workers
-        if engine == "fabric":
+        if engine != "device":
             precision = precision or kept.get("precision") or "32-true"
+        if engine == "fabric":
             together = together or kept.get("replica_workers") or (workers if workers > self.seeds else 1)
         return dataclasses.replace(
             self,

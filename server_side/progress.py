@@ -45,7 +45,7 @@ class Progress:
             f"{len(search.split.x_validation):,} to validate, {len(search.split.x_test):,} to test",
             f"      {len(ladder) - 1} rounds down to {ladder[-1] / ladder[0]:.2%} of the weights, {options.seeds} seeds, "
             f"{_counted(options)} controls each: {trainings:,} trainings of {recipe.steps:,} steps",
-            f"      on {search.device()}, {options.threads} threads; run directory {search.directory.path} (Ctrl-C stops, the same command goes on)",
+            f"      on {search.device()}, {options.threads} threads{_memory(search)}; run directory {search.directory.path} (Ctrl-C stops, the same command goes on)",
             *(f"find: warning: {warning}" for warning in search.warnings()),
         )
 
@@ -90,6 +90,13 @@ class Progress:
     def _say(self, *lines: str) -> None:
         if not self.quiet:
             print("\n".join(lines), file=sys.stderr)
+
+
+def _memory(search: Search) -> str:
+    from server_side.stack_memory import in_words
+
+    memory = search.stack_memory
+    return f", about {in_words(memory.total_bytes)} of memory" if memory else ""
 
 
 def _counted(options: Options) -> str:

@@ -25,6 +25,7 @@ from server_side.options import Options
 from server_side.prune import LayerCollapse, Masks, checked, live_count
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
+from server_side.stack_memory import StackMemory, stack_memory
 from server_side.stage import STACK_SIZE, Stage
 from server_side.training import Job, Recipe, Training, evaluation_steps
 from server_side.training_folder import TrainingFolder
@@ -235,6 +236,15 @@ class Search:
         if self.on_device_engine and self._unfit is not None:
             return f"{self._unfit}; the device engine trains by the same format, so take --engine stacked"
         return None
+
+    @functools.cached_property
+    def stack_memory(self) -> StackMemory | None:
+        """Of the largest stack of its rounds; None where nothing is stacked."""
+        if self.options.engine != "stacked":
+            return None
+        most = max(self.training_count(number) for number in range(len(self.ladder.rungs)))
+        replicas = min(most, self.options.stack_size or STACK_SIZE)
+        return stack_memory(self.model, self.split, self.recipe, replicas, self.options.precision or "32-true")
 
     def warnings(self) -> list[str]:
         """What a user should know before a long search."""

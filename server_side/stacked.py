@@ -24,7 +24,7 @@ from server_side.models import Model
 from server_side.moving import GATE_RATE, mover
 from server_side.schedule import learning_rates
 from server_side.seeds import BatchOrder, derive
-from server_side.stacked_program import Stack, StackedProgram, seeded
+from server_side.stacked_program import FLOAT32, Arithmetic, Stack, StackedProgram, seeded
 from server_side.training import (
     ADAM_BETAS,
     ADAM_EPSILON,
@@ -43,8 +43,15 @@ class StackedEngine:
     """Keeps the data on `device` and trains stacks of jobs there. Jobs of one stack share their steps, their rates, how
     their masks move and whether and how they are distilled."""
 
-    def __init__(self, model: Model, split: Split, recipe: Recipe, device: torch.device) -> None:
-        self.model, self.recipe, self.device = model, recipe, device
+    def __init__(
+        self,
+        model: Model,
+        split: Split,
+        recipe: Recipe,
+        device: torch.device,
+        arithmetic: Arithmetic = FLOAT32,
+    ) -> None:
+        self.model, self.recipe, self.device, self.arithmetic = model, recipe, device, arithmetic
         self.train_part, self.validation, self.test = (
             (torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
             for x, y in (
@@ -87,6 +94,7 @@ class _Run:
             label_smoothing=recipe.label_smoothing,
             trains=self.mover,
             distils=None if taught is None else taught.setting,
+            arithmetic=engine.arithmetic,
         )
         lessons = [job.distillation.teacher for job in jobs if job.distillation is not None]
         self.teachers = {name: self._stacked([teacher[name] for teacher in lessons]) for name in (lessons or [{}])[0]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -39,6 +40,21 @@ class Reparametrisation(Protocol):
         """What it computes with otherwise."""
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """How gradients are computed; evaluations are in float32 and not compiled, as devices compute.
+
+    `precision` bf16-mixed: products of bfloat16 numbers, summed, kept and updated as float32; 32-true and tf32 leave that to
+    `same_bits_on`. `compiled`: by torch.compile, on a GPU recorded as CUDA graphs.
+    """
+
+    precision: str = "32-true"
+    compiled: bool = False
+
+
+FLOAT32 = Arithmetic()
+
+
 class StackedProgram:
     """Losses, gradients and accuracies of stacks of parameters and buffers of `module`, which it takes over."""
 
@@ -49,6 +65,7 @@ class StackedProgram:
         label_smoothing: float = 0.0,
         trains: Reparametrisation | None = None,
         distils: Setting | None = None,
+        arithmetic: Arithmetic = FLOAT32,
     ) -> None:
         self.module, self.label_smoothing, self.trains, self.distils = module, label_smoothing, trains, distils
         self.parameter_names = tuple(name for name, _ in module.named_parameters())
@@ -57,8 +74,16 @@ class StackedProgram:
             part for part in module.modules() if part.training
         ]  # a frozen batch norm is not among them
         self._counters = {n: b for n, b in module.named_buffers() if not b.is_floating_point()}
+        self._arithmetic = arithmetic
+        if arithmetic.precision == "bf16-mixed":
+            for part in module.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):  # stacked, it takes no input of another type
+                    part.register_forward_pre_hook(_as_float32)
         differentiated = grad_and_value(self._loss, has_aux=True)
         self._gradients = vmap(differentiated, randomness="different" if self.draws else "error")
+        if arithmetic.compiled:
+            mode = "reduce-overhead" if _device(module).type == "cuda" else "default"
+            self._gradients = torch.compile(self._gradients, fullgraph=True, dynamic=False, mode=mode)
         outputs = partial(_outputs, module)
         self._outputs, self._own_outputs = vmap(outputs, in_dims=(0, None)), vmap(outputs)
 
@@ -77,6 +102,8 @@ class StackedProgram:
         x (replicas, batch, ...), y (replicas, batch); where the program distils, the scores of teachers."""
         self._set_training(True)
         gradients, (losses, after) = self._gradients(parameters, buffers, x, y, *taught)
+        if self._arithmetic.compiled:  # a CUDA graph writes its results to the same place at every step
+            after = {name: buffer.clone() for name, buffer in after.items()}
         return gradients, after, losses
 
     def _loss(
@@ -89,7 +116,10 @@ class StackedProgram:
         penalty: torch.Tensor | float = 0.0
         if self.trains is not None:
             parameters, penalty = self.trains.in_training(parameters)
-        outputs = functional_call(self.module, {**parameters, **after, **counters}, (x,))
+        with torch.autocast(
+            x.device.type, torch.bfloat16, enabled=self._arithmetic.precision == "bf16-mixed", cache_enabled=False
+        ):
+            outputs = functional_call(self.module, {**parameters, **after, **counters}, (x,)).float()
         loss = F.cross_entropy(outputs, y, label_smoothing=self.label_smoothing)
         if self.distils is not None:
             loss = distilled_loss(loss, outputs, taught[0], self.distils)
@@ -99,10 +129,17 @@ class StackedProgram:
         for part in self._in_training:
             part.training = training
 
+    def forward(self, values: Stack, x: torch.Tensor) -> torch.Tensor:
+        """(replicas, samples, classes) of networks with these parameters and buffers, in evaluation mode, all on the same
+        samples: x (samples, ...)."""
+        self._set_training(False)
+        with torch.no_grad():
+            scores: torch.Tensor = self._outputs(values, x)
+        return scores
+
     def evaluate(self, values: Stack, part: Part) -> tuple[np.ndarray, np.ndarray]:
         """Mean loss (without label smoothing) and accuracy on `part` of every replica, whose parameters and buffers are
         `values`: (replicas,) float64 each."""
-        self._set_training(False)
         x, y = part
         values = values if self.trains is None else self.trains.plain(values)
         some = next(iter(values.values()))
@@ -111,7 +148,7 @@ class StackedProgram:
         with torch.no_grad():
             for start in range(0, len(x), EVALUATION_BATCH):
                 labels = y[start : start + EVALUATION_BATCH]
-                scores = self._outputs(values, x[start : start + EVALUATION_BATCH])
+                scores = self.forward(values, x[start : start + EVALUATION_BATCH])
                 losses = F.cross_entropy(scores.flatten(0, 1), labels.repeat(len(scores)), reduction="none")
                 loss += losses.view(len(scores), -1).double().sum(1)
                 hits += (scores.argmax(2) == labels).double().sum(1)
@@ -124,9 +161,10 @@ def _outputs(module: nn.Module, values: Stack, x: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def same_bits_on(accelerator: str, index: int = 0) -> Iterator[None]:
+def same_bits_on(accelerator: str, index: int = 0, precision: str | None = None) -> Iterator[None]:
     """Kernels of the GPU of that index whose sums have one order, as far as torch has them (it warns where not), and float32
-    products without TF32. On a CPU the number of threads is all that matters."""
+    products with TF32 (10 bits of mantissa) where `precision` is tf32 alone. On a CPU the number of threads is all that
+    matters."""
     if accelerator != "cuda":
         yield
         return
@@ -137,11 +175,20 @@ def same_bits_on(accelerator: str, index: int = 0) -> Iterator[None]:
         torch.cuda.set_device(index)
     try:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        cudnn.benchmark = matmul.allow_tf32 = cudnn.allow_tf32 = False
+        cudnn.benchmark = False
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         cudnn.benchmark, matmul.allow_tf32, cudnn.allow_tf32 = before[1:]
+
+
+def _as_float32(module: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    return (given[0].float(),)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def drops(module: nn.Module) -> bool:

@@ -19,6 +19,7 @@ from server_side.data import Split
 from server_side.models import Model
 from server_side.options import Options
 from server_side.stacked import StackedEngine
+from server_side.stacked_program import Arithmetic
 from server_side.training import Job, Recipe, Training
 from server_side.training_folder import TrainingFolder
 from server_side.workers import Claim, Team, Unit
@@ -104,7 +105,9 @@ class Stage:
 
     def _train_stacks(self, finished: Callable[[Job, Training], None], units: list[Unit], claim: Claim) -> None:
         """A stack is trained whole or not at all: in another grouping its bits might differ."""
-        engine = StackedEngine(self.model, self.split, self.recipe, torch.device(self.options.accelerator))
+        options = self.options
+        arithmetic = Arithmetic(options.precision or "32-true", options.compile)
+        engine = StackedEngine(self.model, self.split, self.recipe, torch.device(options.accelerator), arithmetic)
         for unit in units:
             with claim(unit) as watch:
                 if watch is not None:

@@ -124,6 +124,7 @@ def plan(search: Search) -> dict[str, Any]:
         "engine": search.options.engine,
         "accelerator": search.options.accelerator,
         "threads": search.options.threads,
+        "memory_bytes": search.stack_memory.total_bytes if search.stack_memory else None,
         "files": [str(path / name) for name in files],
         "warnings": search.warnings(),
     }

@@ -155,7 +155,10 @@ def test_what_the_engine_cannot_do_is_refused(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(UsageError, match=match):
             prepare(options(tmp_path, **{"engine": "fabric", **changes}), Watcher(), worker=worker)
 
-    refused("precision bf16-mixed with engine stacked: only fabric", engine="stacked", precision="bf16-mixed")
+    refused("precision bf16-mixed with engine device", engine="device", precision="bf16-mixed")
+    refused("precision 16-mixed with engine stacked", engine="stacked", precision="16-mixed")
+    refused("compile with engine fabric", compile=True)
+    refused("precision tf32 on a CPU", precision="tf32")
     refused("replica_workers 2 with engine device: only fabric", engine="device", replica_workers=2)
     refused("precision 16-mixed on a CPU", precision="16-mixed")
     refused("method gradual with engine fabric", method="gradual")
