@@ -32,12 +32,14 @@ PROG = "python -m server_side.experiment"
 
 @dataclass(frozen=True)
 class Command:
-    """What every experiment can be told; no result depends on it."""
+    """What every experiment can be told."""
 
     run_dir: str
     """run directory of a finished search"""
     label: str | None = None
     """folder of the results, and their heading in the report (default: the experiment's name); other options need another"""
+    round: int | None = None
+    """round whose tickets it is about (default: that of the search's ticket)"""
     quiet: bool = False
     """no progress on stderr"""
     json: bool = False
@@ -78,7 +80,7 @@ def _run(name: str, arguments: list[str]) -> int:
     from server_side.training import Interrupted
 
     progress = Progress(command.quiet, "experiment")
-    lab = open_lab(Path(command.run_dir), command.label or name, options, progress)
+    lab = open_lab(Path(command.run_dir), command.label or name, options, progress, command.round)
     lab.check(name)
     searched = lab.search.options
     stages = module.plan(lab)

@@ -49,18 +49,20 @@ LABEL = re.compile(r"[a-z0-9][a-z0-9._-]*")
 @dataclass(frozen=True)
 class Lab:
     """A finished search and a place for an experiment on it. `options` are those of the experiment; `found` is what `find`
-    told in results.json, and `chosen` the round that its ticket came from; `path` is the experiment's own folder."""
+    told in results.json; `number` is the round whose tickets are asked about, by default that of the search's ticket; `path` is
+    the experiment's own folder."""
 
     search: Search
     rounds: list[Round]
     found: dict[str, Any]
+    number: int
     options: Any
     path: Path
     watch: Watch
 
     @property
     def chosen(self) -> Round:
-        return self.rounds[int(self.found["round"])]
+        return self.rounds[self.number]
 
     @property
     def seeds(self) -> range:
@@ -141,7 +143,8 @@ class Lab:
         search = self.search
         page = search.directory.path / "report.html"
         ticket = load_ticket(search.directory.path / "ticket")
-        write_file(page, report.render(search, self.rounds, self.chosen, ticket, self.found).encode())
+        best = self.rounds[int(self.found["round"])]
+        write_file(page, report.render(search, self.rounds, best, ticket, self.found).encode())
         return {**told, "report": str(page)}
 
     def _identity(self, name: str) -> dict[str, Any]:
@@ -149,12 +152,19 @@ class Lab:
         digest = hashlib.sha256(json.dumps([run.options, run.facts], sort_keys=True).encode()).hexdigest()
         options = {} if self.options is None else dataclasses.asdict(self.options)
         known = json.loads(json.dumps(options))
-        return {"experiment": name, "options": known, "search": digest, "ticket_hash": self.found["ticket_hash"]}
+        return {
+            "experiment": name,
+            "round": self.number,
+            "options": known,
+            "search": digest,
+            "ticket_hash": self.found["ticket_hash"],
+        }
 
 
-def open_lab(run: Path, label: str, options: Any, watch: Watch) -> Lab:
-    """The lab of a run directory for an experiment called `label`; nothing is written. Raises UsageError where the run is
-    damaged, not finished, or of other data or versions than there are now."""
+def open_lab(run: Path, label: str, options: Any, watch: Watch, number: int | None = None) -> Lab:
+    """The lab of a run directory for an experiment called `label` on the tickets of round `number`, by default the chosen one;
+    nothing is written. Raises UsageError where the run is damaged, not finished, has no such round, or is of other data or
+    versions than there are now."""
     if not LABEL.fullmatch(label):
         raise UsageError(f"label '{label}': take small letters, digits, dots and dashes")
     kept = kept_options(run)
@@ -172,7 +182,10 @@ def open_lab(run: Path, label: str, options: Any, watch: Watch) -> Lab:
     there, _ = with_rewind_step(finished)
     rounds = there.run(lambda rounds: len(rounds) == len(found["rounds"]))
     search = replace(search, rewind_step=there.rewind_step)
-    return Lab(search, rounds, found, options, run / FOLDER / label, watch)
+    number = int(found["round"]) if number is None else number
+    if not 1 <= number < len(rounds):
+        raise UsageError(f"round {number}: '{run}' has the rounds 1 to {len(rounds) - 1}")
+    return Lab(search, rounds, found, number, options, run / FOLDER / label, watch)
 
 
 @functools.cache
@@ -213,6 +226,8 @@ def _check_same(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> No
     for name in ("search", "ticket_hash"):
         if there.get(name) != wanted[name]:
             raise UsageError(f"'{path}' holds an experiment on another search; {remedy}")
+    if there.get("round") != wanted["round"]:
+        raise UsageError(f"'{path}' holds an experiment on round {there.get('round')}, not {wanted['round']}; {remedy}")
     known = there.get("options", {})
     for name in sorted({*known, *wanted["options"]}):
         before, now = known.get(name), wanted["options"].get(name)

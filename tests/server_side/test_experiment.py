@@ -155,6 +155,8 @@ def test_a_search_that_is_not_finished_is_refused_with_what_to_do(
         (["nonsense", "RUN"], "experiment 'nonsense': expected one of"),
         (["supermask", "RUN", "--label", "a/b"], "label 'a/b'"),
         (["supermask", "RUN", "--label", ".."], "label '..'"),
+        (["supermask", "RUN", "--round", "0"], "has the rounds 1 to 2"),
+        (["supermask", "RUN", "--round", "3"], "has the rounds 1 to 2"),
     ],
 )
 def test_bad_usage_is_one_line(run: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,3 +207,16 @@ def test_dry_run_tells_the_plan_and_writes_nothing(run: Path, capsys: pytest.Cap
     }
     assert "nothing is trained" in captured.err
     assert not (run / "experiments").exists()
+
+
+def test_another_round_is_asked_about_and_the_report_keeps_its_ticket(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = json.loads((run / "results.json").read_text())["round"]
+    other = 3 - chosen
+    printed = told(capsys, "two-peaked", str(run), "--round", str(other), "--label", "other-round")
+    results = json.loads((run / "results.json").read_text())
+    assert printed["round"] == other
+    assert printed["result"]["density"] == results["rounds"][other]["density"] != results["density"]
+    assert main(["two-peaked", str(run), "--label", "other-round", "--quiet"]) == 2
+    assert f"an experiment on round {other}, not {chosen}" in capsys.readouterr().err
