@@ -186,10 +186,9 @@ class _Run:
         rows = np.stack([self.order.indices(step) for step in range(first, last)])
         if augmentation is None:
             return split.x_train, split.y_train, rows
-        draws = [augmentation.draws(self.job.order_seed, step, rows.shape[1]) for step in range(first, last)]
-        pictures = split.x_train.reshape(
-            len(split.x_train), -1, *split.x_train.shape[-2:]
-        )  # grey ones may have no channel
+        size = split.x_train.shape[-2:]
+        draws = [augmentation.draws(self.job.order_seed, step, rows.shape[1], size) for step in range(first, last)]
+        pictures = split.x_train.reshape(len(split.x_train), -1, *size)  # grey ones may have no channel
         batches = [augmentation.apply_numpy(pictures[r], d) for r, d in zip(rows, draws, strict=True)]
         return (
             np.concatenate(batches).reshape(-1, *split.x_train.shape[1:]),

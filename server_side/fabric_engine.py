@@ -159,8 +159,9 @@ class _Run:
         rows = self.order.indices(self.step)
         x = torch.from_numpy(split.x_train[rows[part]]).to(self.fabric.device)
         if augmentation is not None:
-            draws = augmentation.draws(self.job.order_seed, self.step, len(rows))[part]
-            pictures = x.view(len(x), -1, *x.shape[-2:])  # grey ones may have no channel
+            size = x.shape[-2:]
+            draws = augmentation.draws(self.job.order_seed, self.step, len(rows), size)[part]
+            pictures = x.view(len(x), -1, *size)  # grey ones may have no channel
             x = augmentation.apply(pictures, draws).view(x.shape)
         return x, torch.from_numpy(split.y_train[rows[part]]).to(self.fabric.device)
 

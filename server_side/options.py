@@ -153,7 +153,8 @@ class Options:
     label_smoothing: float | None = None
     """share of each label given to all classes alike (default: 0)"""
     augment: str | None = None
-    """random changes of training pictures: flip (left to right), crop4 (moved by up to 4 pixels), flip,crop4 (default: none)"""
+    """random changes of training pictures: flip (left to right), crop4 (moved by up to 4 pixels) or resized8 (a rectangle of 8 to
+    100 % of the area, stretched), joined as flip,crop4 (default: none)"""
     batch: int | None = None
     """samples a step"""
     steps: str | None = None

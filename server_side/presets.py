@@ -88,7 +88,6 @@ _VGG_16: Mapping[str, Any] = {
     "exclude": ["output"],
 }
 # The defaults of open_lth for ResNet-50, rewound as in Frankle et al. 2019 (Stabilizing the Lottery Ticket Hypothesis).
-# Random resized crops, which they train with, are not on offer.
 _IMAGENET: Mapping[str, Any] = {
     **_SGD,
     "learning_rate": 0.4,
@@ -98,7 +97,7 @@ _IMAGENET: Mapping[str, Any] = {
     "steps": "90ep",
     "evaluate_every": "1ep",
     "validation": 0.02,
-    "augment": "flip",
+    "augment": "flip,resized8",
     "rewind_step": "6ep",
 }
 # As VGG-16, with the weight decay of Sandler et al. 2018. The first layer and the depthwise ones, 3 % of the weights, stay

@@ -196,9 +196,9 @@ class _Run:
         x, y = self.engine.train_part
         batch = x[index]
         if (augmentation := self.engine.recipe.augmentation) is not None:
-            size = self.engine.recipe.batch
-            drawn = {seed: augmentation.draws(seed, self.step, size) for seed in self.orders}
-            pictures = batch.view(*batch.shape[:2], -1, *batch.shape[-2:])  # grey ones may have no channel
+            count, size = self.engine.recipe.batch, batch.shape[-2:]
+            drawn = {seed: augmentation.draws(seed, self.step, count, size) for seed in self.orders}
+            pictures = batch.view(*batch.shape[:2], -1, *size)  # grey ones may have no channel
             batch = augmentation.apply(pictures, self._of_replicas(drawn)).view(batch.shape)
         return batch, y[index]
 

@@ -11,11 +11,13 @@ import torch
 from server_side.augment import Augmentation
 from server_side.errors import UsageError
 
+SIZE = (9, 6)
 BOTH = Augmentation(flip=True, crop=4)
+RESIZED = Augmentation(flip=True, resized=8)
 EVERY = [BOTH, Augmentation(flip=True), Augmentation(crop=2)]
 
 
-def pictures(batch: int = 7, shape: tuple[int, int, int] = (3, 9, 6)) -> np.ndarray[Any, Any]:
+def pictures(batch: int = 7, shape: tuple[int, int, int] = (3, *SIZE)) -> np.ndarray[Any, Any]:
     x = np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)
     x[0, 0, :2, :2] = [[np.nan, -0.0], [np.inf, 1e-42]]  # whatever is there is copied
     return x
@@ -37,7 +39,7 @@ def expected(x: np.ndarray[Any, Any], crop: int, draw: Any) -> np.ndarray[Any, A
 @pytest.mark.parametrize("augmentation", EVERY, ids=str)
 def test_torch_and_numpy_give_the_bits_of_the_definition(augmentation: Augmentation) -> None:
     x = pictures(40)
-    draws = augmentation.draws(1, 2, 40)
+    draws = augmentation.draws(1, 2, 40, SIZE)
     wanted = np.stack([expected(one, augmentation.crop, draw) for one, draw in zip(x, draws, strict=True)])
     assert augmentation.apply_numpy(x, draws).tobytes() == wanted.tobytes()
     assert augmentation.apply(torch.from_numpy(x), draws).numpy().tobytes() == wanted.tobytes()
@@ -45,7 +47,7 @@ def test_torch_and_numpy_give_the_bits_of_the_definition(augmentation: Augmentat
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8])
 def test_any_type_of_number(dtype: Any) -> None:
-    x, draws = (np.random.default_rng(0).random((5, 1, 8, 8)) * 200).astype(dtype), BOTH.draws(0, 0, 5)
+    x, draws = (np.random.default_rng(0).random((5, 1, 8, 8)) * 200).astype(dtype), BOTH.draws(0, 0, 5, SIZE)
     assert BOTH.apply(torch.from_numpy(x), draws).numpy().tobytes() == BOTH.apply_numpy(x, draws).tobytes()
 
 
@@ -67,7 +69,7 @@ def test_corners_of_the_border() -> None:
 
 def test_replicas_have_draws_of_their_own_or_share_them() -> None:
     x = np.stack([pictures(), pictures()[::-1]])
-    draws = np.stack([BOTH.draws(seed, 3, 7) for seed in (0, 1)])
+    draws = np.stack([BOTH.draws(seed, 3, 7, SIZE) for seed in (0, 1)])
     each = np.stack([BOTH.apply_numpy(one, draw) for one, draw in zip(x, draws, strict=True)])
     assert BOTH.apply(torch.from_numpy(x), draws).numpy().tobytes() == each.tobytes()
     shared = np.stack([BOTH.apply_numpy(one, draws[0]) for one in x])
@@ -76,7 +78,7 @@ def test_replicas_have_draws_of_their_own_or_share_them() -> None:
 
 def test_what_is_given_is_not_changed() -> None:
     x = pictures()
-    before, draws = x.tobytes(), BOTH.draws(0, 0, 7)
+    before, draws = x.tobytes(), BOTH.draws(0, 0, 7, SIZE)
     drawn = draws.copy()
     assert not np.shares_memory(BOTH.apply_numpy(x, draws), x)
     BOTH.apply(torch.from_numpy(x), draws)
@@ -85,20 +87,22 @@ def test_what_is_given_is_not_changed() -> None:
 
 
 def test_draws_are_a_function_of_seed_and_step() -> None:
-    backwards = [BOTH.draws(3, step, 32) for step in reversed(range(10))]
+    backwards = [BOTH.draws(3, step, 32, SIZE) for step in reversed(range(10))]
     for step in range(10):
-        assert np.array_equal(BOTH.draws(3, step, 32), backwards[9 - step])
-    assert not np.array_equal(BOTH.draws(3, 0, 32), BOTH.draws(3, 1, 32))
-    assert not np.array_equal(BOTH.draws(3, 0, 32), BOTH.draws(4, 0, 32))
-    assert not np.array_equal(BOTH.draws(0, 12, 32), BOTH.draws(1, 2, 32)), "names of streams do not run together"
+        assert np.array_equal(BOTH.draws(3, step, 32, SIZE), backwards[9 - step])
+    assert not np.array_equal(BOTH.draws(3, 0, 32, SIZE), BOTH.draws(3, 1, 32, SIZE))
+    assert not np.array_equal(BOTH.draws(3, 0, 32, SIZE), BOTH.draws(4, 0, 32, SIZE))
+    assert not np.array_equal(BOTH.draws(0, 12, 32, SIZE), BOTH.draws(1, 2, 32, SIZE)), (
+        "names of streams do not run together"
+    )
     state = str(np.random.get_state())  # noqa: NPY002
-    BOTH.draws(0, 0, 32)
+    BOTH.draws(0, 0, 32, SIZE)
     assert str(np.random.get_state()) == state  # noqa: NPY002
 
 
 def test_draws_are_even_and_independent() -> None:
     """Chi-squared by hand: 18 of 162 cells at once, 40,000 draws, far from the bound for a generator that is even."""
-    draws = np.concatenate([BOTH.draws(0, step, 400) for step in range(100)])
+    draws = np.concatenate([BOTH.draws(0, step, 400, SIZE) for step in range(100)])
     assert draws.min(axis=0).tolist() == [0, 0, 0]
     assert draws.max(axis=0).tolist() == [1, 8, 8]
     cells = np.bincount(draws @ [81, 9, 1], minlength=162)
@@ -110,13 +114,20 @@ def test_draws_are_even_and_independent() -> None:
 
 
 def test_what_is_not_asked_for_is_not_drawn() -> None:
-    assert not Augmentation(crop=4).draws(0, 0, 500)[:, 0].any()
-    assert not Augmentation(flip=True).draws(0, 0, 500)[:, 1:].any()
+    assert not Augmentation(crop=4).draws(0, 0, 500, SIZE)[:, 0].any()
+    assert not Augmentation(flip=True).draws(0, 0, 500, SIZE)[:, 1:].any()
 
 
 @pytest.mark.parametrize(
     ("text", "augmentation"),
-    [("flip", Augmentation(True, 0)), ("crop4", Augmentation(False, 4)), ("flip,crop4", BOTH), ("crop4,flip", BOTH)],
+    [
+        ("flip", Augmentation(True, 0)),
+        ("crop4", Augmentation(False, 4)),
+        ("flip,crop4", BOTH),
+        ("crop4,flip", BOTH),
+        ("flip,resized8", RESIZED),
+        ("resized99", Augmentation(resized=99)),
+    ],
 )
 def test_parse(text: str, augmentation: Augmentation) -> None:
     assert Augmentation.parse(text) == augmentation
@@ -136,12 +147,16 @@ WRONG = [
     "Flip",
     "crop04",
     "none",
+    "resized",
+    "resized0",
+    "resized100",
+    "crop4,resized8",
 ]
 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_parse_refuses(text: str) -> None:
-    with pytest.raises(UsageError, match=f"^augment '{text}': expected flip, crop4 or flip,crop4"):
+    with pytest.raises(UsageError, match=f"^augment '{text}': expected flip, crop4 "):
         Augmentation.parse(text)
 
 
@@ -153,3 +168,53 @@ def test_what_is_no_picture_is_refused() -> None:
             BOTH.check(shape)
     with pytest.raises(UsageError, match="pictures of 32 x 4 pixels; take a smaller crop"):
         BOTH.check((3, 32, 4))
+
+
+def stretched(x: np.ndarray[Any, Any], draw: Any) -> np.ndarray[Any, Any]:
+    """One picture by PyTorch's own bilinear resizing."""
+    flip, row, column, high, wide = (int(n) for n in draw)
+    part = torch.from_numpy(x[None, :, row : row + high, column : column + wide])
+    resized = torch.nn.functional.interpolate(part, x.shape[1:], mode="bilinear", align_corners=False)[0]
+    return (resized.flip(2) if flip else resized).numpy()
+
+
+@pytest.mark.parametrize("size", [(9, 6), (32, 32), (1, 5)])
+def test_a_resized_crop_is_the_rectangle_stretched(size: tuple[int, int]) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3, *size)).astype(np.float32)
+    draws = RESIZED.draws(0, 0, 60, size)
+    wanted = np.stack([stretched(one, draw) for one, draw in zip(x, draws, strict=True)])
+    ours = RESIZED.apply_numpy(x, draws)
+    assert np.allclose(ours, wanted, atol=1e-5)
+    assert RESIZED.apply(torch.from_numpy(x), draws).numpy().tobytes() == ours.tobytes()
+    two = torch.from_numpy(np.stack([x, x[::-1]]))
+    shared = RESIZED.apply(two, draws)[1].numpy()
+    assert shared.tobytes() == RESIZED.apply_numpy(x[::-1], draws).tobytes()
+
+
+def test_rectangles_lie_inside_and_are_drawn_as_they_say() -> None:
+    size = (64, 48)
+    draws = np.concatenate([RESIZED.draws(0, step, 400, size) for step in range(50)])
+    flip, row, column, high, wide = draws.T
+    assert (row >= 0).all()
+    assert (column >= 0).all()
+    assert (row + high <= size[0]).all()
+    assert (column + wide <= size[1]).all()
+    assert 0.47 < flip.mean() < 0.53
+    inside = (high < size[0]) & (wide < size[1])
+    ratio, area = (wide / high)[inside], (high * wide / 64 / 48)[inside]
+    assert 0.68 < ratio.min() < 0.77
+    assert 1.3 < ratio.max() < 1.45  # whole pixels
+    assert 0.07 < area.min() < 0.09
+    assert abs(np.median(np.log(ratio))) < 0.05
+    assert (row[high == size[0]] == 0).all()
+    assert {int(row.min()), int(column.min())} == {0}
+    assert (row + high).max() == size[0]
+
+
+def test_a_picture_without_a_rectangle_that_fits_stays_whole() -> None:
+    """One row of 200 pixels: nearly every rectangle of these sides is higher."""
+    draws = RESIZED.draws(0, 0, 50, (1, 200))
+    assert (draws[:, 3] == 1).all()
+    whole = draws[:, 4] == 200
+    assert whole.any()
+    assert (draws[whole, 2] == 0).all()
