@@ -34,6 +34,7 @@ from server_side.options import Options
 from server_side.presets import PRESETS
 from server_side.prune import Masks
 from server_side.stacked import StackedEngine
+from server_side.stacked_program import Arithmetic, same_bits_on
 from server_side.training import Job, Recipe
 
 MODEL = "lenet-300-100"
@@ -53,6 +54,8 @@ class Contender:
     workers: int = 1
     threads: int = 1
     device: str = "cpu"
+    precision: str = "32-true"
+    compiled: bool = False
     path: Path | None = None  # of the rival's checkout
 
 
@@ -192,13 +195,15 @@ class Gate:
 
 def stacked(contender: Contender, source: str, scratch: Path) -> Interval:
     """The stacked engine, with the masks of the seventh round; its time does not depend on them."""
-    engine = StackedEngine(_model(), _split(source), RECIPE, torch.device(contender.device))
+    arithmetic = Arithmetic(contender.precision, contender.compiled)
+    engine = StackedEngine(_model(), _split(source), RECIPE, torch.device(contender.device), arithmetic)
     gate = Gate(1)
     jobs = _jobs(7, contender.replicas)
 
     def train() -> None:
         torch.set_num_threads(contender.threads)  # of the thread that computes
-        engine.train(jobs, scratch / "stack.pt", gate)
+        with same_bits_on(contender.device, precision=contender.precision):
+            engine.train(jobs, scratch / "stack.pt", gate)
 
     gate.start(train)
     return lambda which: gate.interval()

@@ -39,6 +39,7 @@ def contenders(threads: int, open_lth: Path | None) -> dict[str, Contender]:
         f"PyTorch, 1 process of {threads} threads": Contender("PyTorch", threads=threads),
         f"PyTorch, {threads} processes of 1 thread": Contender("PyTorch", workers=threads),
         **{f"stacked, {n} replicas": Contender("stacked", n, threads=threads) for n in STACKS},
+        f"stacked, {STACKS[1]} replicas, compiled": Contender("stacked", STACKS[1], threads=threads, compiled=True),
         "device": Contender("device", threads),
     }
     if open_lth is not None:
@@ -47,6 +48,12 @@ def contenders(threads: int, open_lth: Path | None) -> dict[str, Contender]:
     if torch.cuda.is_available():
         found["PyTorch on CUDA"] = Contender("PyTorch", device="cuda")
         found |= {f"stacked on CUDA, {n} replicas": Contender("stacked", n, device="cuda") for n in STACKS}
+        found |= {
+            f"stacked on CUDA, {STACKS[-1]} replicas, compiled, {precision}": Contender(
+                "stacked", STACKS[-1], device="cuda", precision=precision, compiled=True
+            )
+            for precision in ("32-true", "tf32", "bf16-mixed")
+        }
     return found
 
 
