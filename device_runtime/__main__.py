@@ -152,6 +152,7 @@ def _add_simulate(subparsers: Subparsers) -> None:
     _option(parser, "--checkpoint-every", "steps between checkpoints", type=int, default=10, metavar="N")
     _option(parser, "--users", "the first N that have enough samples (default: all)", type=int, metavar="N")
     _option(parser, "--min-samples", "skip users with fewer", type=int, default=20, metavar="M")
+    _option(parser, "--delta", "the server's update, which each device takes in the end", metavar="FILE")
     _option(parser, "--output-dir", "keep devices' checkpoints and artifacts, and report.json", metavar="DIR")
 
 

@@ -135,7 +135,10 @@ def simulate(arguments: Namespace) -> int:
             line.show(done, f"user {device.user}: {device.before:.3f} -> {device.after:.3f}")
 
         artifact = artifacts.read_artifact(arguments.artifact)
-        report = simulator.simulate(artifact, data, settings, options, output_dir=folder, on_device=on_device)
+        delta = None if arguments.delta is None else artifacts.read_artifact(arguments.delta)
+        report = simulator.simulate(
+            artifact, data, settings, options, delta=delta, output_dir=folder, on_device=on_device
+        )
     if folder is not None:
         files.write_file(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     (print_json if arguments.json else print_devices)(report)

@@ -5,8 +5,8 @@ training on the device had added to the old ones.
     value = new server value                                            where it is live in the new ticket alone
 
 What the new mask lacks is dropped. Running variances stay at or above the lower of both. In a checkpoint the optimizer's state stays
-with its weight (0 for a new one), and so do step, epoch, seed and position: the gradients' scale, which Adam's moments hold,
-is still that of this user's data, and training goes on instead of starting anew.
+with its weight (0 for a new one), and so do step, epoch, seed and position: training goes on where it was, its schedule too, instead of
+starting anew.
 """
 
 from __future__ import annotations

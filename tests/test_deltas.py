@@ -29,6 +29,7 @@ from device_runtime import (
     update,
 )
 from device_runtime.__main__ import main as device
+from device_runtime.simulator import split
 from export.__main__ import main as export
 from export.compact import compact
 from export.delta import to_delta_bytes
@@ -407,6 +408,41 @@ def test_the_command_finds_the_tickets_of_other_masks(tmp_path: Path, capsys: py
     assert export(["delta", str(tmp_path / "moved.tkt"), two, *folders]) == 0
     assert export(["delta", two, two, *folders]) == 2
     assert "these agree, leave it out" in capsys.readouterr().err
+
+
+def test_simulated_devices_take_an_update_in_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = pair_of_adam()
+    random = np.random.default_rng(0)
+    x, user = random.normal(size=(60, 2, 2)).astype(np.float32), np.repeat([0, 1], 30)
+    y = (x[:, 0, 0] > 0).astype(np.int64) ^ user
+    np.savez(tmp_path / "people.npz", x=x, y=y, user=user)
+    for name, content in (("one.tkt", to_native_bytes(old)), ("two.tkt", to_native_bytes(new))):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "two.tkd").write_bytes(
+        to_delta_bytes((tmp_path / "one.tkt").read_bytes(), (tmp_path / "two.tkt").read_bytes())
+    )
+    people, out = f"npz:{tmp_path / 'people.npz'}", tmp_path / "out"
+    words = ["--data", people, "--start", "trained", "--batch", "4", "--epochs", "20", "--output-dir", str(out)]
+    delta = str(tmp_path / "two.tkd")
+    assert device(["simulate", str(tmp_path / "one.tkt"), *words, "--delta", delta, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert device(["simulate", str(tmp_path / "two.tkt"), *words[:-2], "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert [d["replaced"] for d in report["users"]] == [d["before"] for d in alone["users"]]
+    assert "updated" not in alone["users"][0]
+    assert "updated_mean" not in alone["summary"]
+    for index, one in enumerate(report["users"]):
+        folder = out / f"device-{index:04d}"
+        carried = update(folder / "checkpoint.tkc", delta, base=tmp_path / "one.tkt", start="trained")
+        assert carried == (folder / "updated.tkc").read_bytes()
+        rows = np.flatnonzero(user == index)
+        _, apart = split(y[rows], 0.3, np.random.default_rng([0, index]))
+        with Trainer.open(tmp_path / "two.tkt", batch=4) as trainer:
+            trainer.restore(carried)
+            assert one["updated"] == trainer.evaluate(x[rows[apart]], y[rows[apart]]).accuracy
+    assert report["summary"]["updated_mean"] == np.mean([d["updated"] for d in report["users"]])
+    assert device(["simulate", str(tmp_path / "one.tkt"), *words, "--delta", delta]) == 0
+    assert "accuracy updated" in capsys.readouterr().out
 
 
 def test_a_signed_delta_is_checked_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
