@@ -5,18 +5,22 @@ Needs numpy and the compiled core, nothing else; opens no socket and reads no en
 
 from device_runtime.artifact import ArtifactInfo, inspect
 from device_runtime.data import Data, load_npz
+from device_runtime.delta import apply_delta
 from device_runtime.errors import (
     BudgetExceeded,
     CheckpointWarning,
     CorruptArtifact,
     CorruptCheckpoint,
+    CorruptDelta,
     IncompatibleArtifact,
+    IncompatibleDelta,
     InvalidInput,
     NonFiniteLoss,
     PocketTicketError,
     UnsupportedOp,
 )
 from device_runtime.generator import draw
+from device_runtime.rebase import update
 from device_runtime.results import Evaluation, FitReport, Progress
 from device_runtime.trainer import Trainer
 
@@ -26,17 +30,21 @@ __all__ = [
     "CheckpointWarning",
     "CorruptArtifact",
     "CorruptCheckpoint",
+    "CorruptDelta",
     "Data",
     "Evaluation",
     "FitReport",
     "IncompatibleArtifact",
+    "IncompatibleDelta",
     "InvalidInput",
     "NonFiniteLoss",
     "PocketTicketError",
     "Progress",
     "Trainer",
     "UnsupportedOp",
+    "apply_delta",
     "draw",
     "inspect",
     "load_npz",
+    "update",
 ]

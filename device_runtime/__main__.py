@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   python -m device_runtime evaluate trained.tkt --start trained --data npz:mine.npz
   python -m device_runtime predict trained.tkt --start trained --data npz:mine.npz --output labels.csv
   python -m device_runtime simulate model.tkt --data npz:people.npz --interruptions 5 --budget-bytes 1000000
+  python -m device_runtime update run.tkc --base model.tkt --delta model2.tkd --start trained --output run2.tkc
 
 data: an npz file with x (n, ...) uint8 or float in the raw units of the training data, y (n,) whole numbers, and if
 you like user (n,), x_test, y_test. `COMMAND --help` tells the options of a command.
@@ -42,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         try:
             if arguments.public_key is not None:
-                arguments.artifact = checked(arguments.artifact, arguments.public_key)
+                setattr(
+                    arguments, arguments.signed, checked(getattr(arguments, arguments.signed), arguments.public_key)
+                )
             return int(arguments.command(arguments))
         except KeyboardInterrupt:
             return _complain("interrupted", commands.INTERRUPTED)
@@ -75,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(subparsers)
     _add_inspect(subparsers)
     _add_simulate(subparsers)
+    _add_update(subparsers)
     return parser
 
 
@@ -85,7 +89,7 @@ def _option(parser: argparse._ActionsContainer, flag: str, text: str, **settings
 
 def _command(subparsers: Subparsers, name: str, summary: str, *, data: bool = True) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    parser.set_defaults(command=getattr(commands, name))
+    parser.set_defaults(command=getattr(commands, name), signed="artifact")
     parser.add_argument("artifact", help="the artifact: a .tkt file, or the .ort folder of ONNX Runtime")
     if data:
         _option(parser, "--data", "x, y and if present user, x_test, y_test", required=True, metavar="npz:FILE")
@@ -148,7 +152,28 @@ def _add_simulate(subparsers: Subparsers) -> None:
     _option(parser, "--checkpoint-every", "steps between checkpoints", type=int, default=10, metavar="N")
     _option(parser, "--users", "the first N that have enough samples (default: all)", type=int, metavar="N")
     _option(parser, "--min-samples", "skip users with fewer", type=int, default=20, metavar="M")
+    _option(parser, "--delta", "the server's update, which each device takes in the end", metavar="FILE")
     _option(parser, "--output-dir", "keep devices' checkpoints and artifacts, and report.json", metavar="DIR")
+
+
+def _add_update(subparsers: Subparsers) -> None:
+    summary = "carry what was learnt here over to the server's update of the ticket"
+    parser = subparsers.add_parser("update", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.set_defaults(command=commands.update, signed="delta")
+    parser.add_argument(
+        "mine", help="the checkpoint or artifact with the values learnt here, or the server's old artifact"
+    )
+    _option(parser, "--delta", "the update, as `python -m export delta` wrote it", required=True, metavar="FILE")
+    _option(parser, "--output", "where the updated checkpoint or artifact goes", required=True, metavar="FILE")
+    _option(
+        parser,
+        "--base",
+        "the server's old artifact, that MINE was trained from (a checkpoint needs it)",
+        metavar="FILE",
+    )
+    _option(parser, "--start", "what training began from, where BASE holds both", choices=list(STARTS))
+    _option(parser, "--public-key", "refuse a delta without DELTA.sig by this key, in PEM", metavar="FILE")
+    _option(parser, "--json", "print exactly one JSON object on stdout", action="store_true")
 
 
 if __name__ == "__main__":

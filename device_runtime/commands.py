@@ -1,4 +1,4 @@
-"""The five commands behind `python -m device_runtime`: each takes the parsed options, prints, and returns an exit code.
+"""The commands behind `python -m device_runtime`: each takes the parsed options, prints, and returns an exit code.
 
 With --json exactly one object goes to stdout. Accuracies are fractions of 1, losses in nats.
 """
@@ -21,8 +21,11 @@ from device_runtime import artifact as artifacts
 from device_runtime import checkpoint as files
 from device_runtime import simulator
 from device_runtime.backends import NATIVE, runtime_of
+from device_runtime.container import CHECKPOINT, type_of
 from device_runtime.data import Array, Data, load_npz
+from device_runtime.delta import NOWHERE, read_delta
 from device_runtime.errors import InvalidInput
+from device_runtime.rebase import update as updated
 from device_runtime.results import Evaluation, FitReport, Progress
 from device_runtime.terminal import ProgressLine, interruptible, print_devices, print_json, print_sizes, print_training
 from device_runtime.trainer import Trainer
@@ -132,10 +135,38 @@ def simulate(arguments: Namespace) -> int:
             line.show(done, f"user {device.user}: {device.before:.3f} -> {device.after:.3f}")
 
         artifact = artifacts.read_artifact(arguments.artifact)
-        report = simulator.simulate(artifact, data, settings, options, output_dir=folder, on_device=on_device)
+        delta = None if arguments.delta is None else artifacts.read_artifact(arguments.delta)
+        report = simulator.simulate(
+            artifact, data, settings, options, delta=delta, output_dir=folder, on_device=on_device
+        )
     if folder is not None:
         files.write_file(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     (print_json if arguments.json else print_devices)(report)
+    return 0
+
+
+def update(arguments: Namespace) -> int:
+    delta = artifacts.read_artifact(arguments.delta)
+    content = updated(arguments.mine, delta, base=arguments.base, start=arguments.start)
+    files.write_file(arguments.output, content)
+    change = read_delta(delta)
+    kept = change.base_value_count if change.places is None else int((change.places != NOWHERE).sum())
+    result = {
+        "output": arguments.output,
+        "kind": "checkpoint" if type_of(content) is CHECKPOINT else "artifact",
+        "bytes": len(content),
+        "base_ticket_hash": change.base_ticket_hash.hex(),
+        "ticket_hash": change.ticket_hash.hex(),
+        "kept_values": kept,
+        "base_value_count": change.base_value_count,
+        "value_count": kept if change.places is None else len(change.places),
+    }
+    if arguments.json:
+        print_json(result)
+    else:
+        moved = f"ticket {result['base_ticket_hash'][:12]} -> {result['ticket_hash'][:12]}"
+        counts = "{kept_values} values of {base_value_count} kept, of {value_count} now".format(**result)
+        print(f"{result['kind']} '{arguments.output}': {moved}, {counts}")
     return 0
 
 

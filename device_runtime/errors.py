@@ -26,6 +26,14 @@ class CorruptCheckpoint(PocketTicketError):
     """Not a checkpoint, cut short, damaged, or made from another ticket."""
 
 
+class CorruptDelta(PocketTicketError):
+    """Not a delta, cut short, or damaged."""
+
+
+class IncompatibleDelta(PocketTicketError):
+    """A delta of another artifact, or of a version that this runtime does not know."""
+
+
 class BudgetExceeded(PocketTicketError):
     """More memory is needed than `budget_bytes` allows, or than there is."""
 

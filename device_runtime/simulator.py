@@ -1,7 +1,8 @@
 """Devices of many users, simulated: each trains the ticket on its own user's samples alone, and may die at any step.
 
 A death drops the trainer without saving, some in the middle of writing a checkpoint; the device then opens the artifact
-anew and goes on from its last checkpoint file. Runs one device after another; nothing is shared between them.
+anew and goes on from its last checkpoint file. With a delta each device then takes the server's update of the ticket. Runs one device
+after another; nothing is shared between them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 
 from device_runtime import checkpoint as files
 from device_runtime.data import Data
+from device_runtime.delta import apply_delta
 from device_runtime.errors import InvalidInput
+from device_runtime.rebase import update
 from device_runtime.results import Progress
 from device_runtime.trainer import Trainer
 
@@ -54,7 +57,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Device:
-    """One simulated device: accuracies `before` and `after` on its `held_out` samples; `steps_redone` died unsaved."""
+    """One simulated device: accuracies `before` and `after` on its `held_out` samples, and of an update: `updated` with what was learnt,
+    `replaced` by the server's new values alone; `steps_redone` died unsaved."""
 
     user: int | str
     before: float
@@ -67,6 +71,18 @@ class Device:
     arena_bytes: int
     checkpoint_bytes: int
     seconds: float
+    updated: float | None = None
+    replaced: float | None = None
+
+
+@dataclass(frozen=True)
+class _Update:
+    """The server's update of `base`, what training began from, and how the new artifact is opened."""
+
+    base: bytes
+    delta: bytes
+    start: str
+    open_trainer: Callable[[], Trainer]
 
 
 class _Died(Exception):
@@ -79,12 +95,13 @@ def simulate(
     settings: Settings,
     options: dict[str, Any],
     *,
+    delta: bytes | None = None,
     output_dir: Path | None = None,
     on_device: Callable[[Device, int], None] | None = None,
 ) -> dict[str, Any]:
     """One device for each user of `data`; a JSON object of `users` and `summary`. Devices' files go to `output_dir`.
 
-    Raises InvalidInput if no user has enough samples, BudgetExceeded if the arena does not fit, and as Trainer does.
+    `delta` is the server's update of the artifact. Raises InvalidInput if no user has enough samples, BudgetExceeded if the arena does not fit, and as Trainer does.
     """
     settings.check()
     everyone = list(_users(data))
@@ -93,6 +110,10 @@ def simulate(
         most = max(len(rows) for _, rows in everyone)
         raise InvalidInput(f"no user has {settings.min_samples} samples, the most is {most}; lower min_samples")
     devices = []
+    newer = None
+    if delta is not None:
+        new = partial(Trainer.open, apply_delta(artifact, delta), **options, seed=settings.seed)
+        newer = _Update(artifact, delta, options.get("start") or "init", new)
     with tempfile.TemporaryDirectory() as scratch:
         for index, (user, rows) in enumerate(chosen):
             folder = (output_dir or Path(scratch)) / f"device-{index:04d}"
@@ -100,11 +121,11 @@ def simulate(
             random = np.random.default_rng([settings.seed, index])
             samples = _Samples.of(data, rows, settings.held_out, random)
             open_trainer = partial(Trainer.open, artifact, **options, seed=settings.seed)
-            devices.append(_run_device(user, samples, open_trainer, settings, random, folder))
+            devices.append(_run_device(user, samples, open_trainer, settings, random, folder, newer))
             if on_device is not None:
                 on_device(devices[-1], len(chosen))
     few = sum(len(rows) < settings.min_samples for _, rows in everyone)
-    return {"users": [asdict(device) for device in devices], "summary": _summary(devices) | {"users_with_too_few": few}}
+    return {"users": [_told(device) for device in devices], "summary": _summary(devices) | {"users_with_too_few": few}}
 
 
 def _users(data: Data) -> Iterator[tuple[int | str, Rows]]:
@@ -149,6 +170,7 @@ def _run_device(
     settings: Settings,
     random: np.random.Generator,
     folder: Path,
+    newer: _Update | None,
 ) -> Device:
     started = time.perf_counter()
     checkpoint = folder / "checkpoint.tkc"
@@ -165,6 +187,7 @@ def _run_device(
         trainer.restore(checkpoint, missing_ok=True)
         _fit(trainer, samples, settings, checkpoint)
         trainer.export(folder / "trained.tkt")
+        updated, replaced = _updated(newer, trainer.save(), samples, folder) if newer else (None, None)
         return Device(
             user=user,
             before=before,
@@ -177,7 +200,19 @@ def _run_device(
             arena_bytes=trainer.arena_bytes,
             checkpoint_bytes=len(trainer.save()),
             seconds=time.perf_counter() - started,
+            updated=updated,
+            replaced=replaced,
         )
+
+
+def _updated(newer: _Update, checkpoint: bytes, samples: _Samples, folder: Path) -> tuple[float, float]:
+    """Accuracies of the update with what was learnt, and of the new artifact alone."""
+    content = update(checkpoint, newer.delta, base=newer.base, start=newer.start)
+    with newer.open_trainer() as trainer:
+        replaced = trainer.evaluate(samples.x_apart, samples.y_apart).accuracy
+        trainer.restore(content)
+        trainer.save(folder / "updated.tkc")
+        return trainer.evaluate(samples.x_apart, samples.y_apart).accuracy, replaced
 
 
 def _death_steps(last_step: int, interruptions: int, random: np.random.Generator) -> list[int]:
@@ -229,14 +264,20 @@ def _dying_at(step: int | None) -> Callable[[Progress], None]:
     return on_step
 
 
+def _told(device: Device) -> dict[str, Any]:
+    """Without the figures of an update where there was none."""
+    return {name: value for name, value in asdict(device).items() if value is not None}
+
+
 def _summary(devices: list[Device]) -> dict[str, Any]:
-    before, after = [device.before for device in devices], [device.after for device in devices]
+    figures: dict[str, float | None] = {}
+    for name in ("before", "after", "updated", "replaced"):
+        if getattr(devices[0], name) is not None:
+            accuracies = [getattr(device, name) for device in devices]
+            figures |= {f"{name}_mean": fmean(accuracies), f"{name}_sd": _spread(accuracies)}
     return {
         "devices": len(devices),
-        "before_mean": fmean(before),
-        "before_sd": _spread(before),
-        "after_mean": fmean(after),
-        "after_sd": _spread(after),
+        **figures,
         "improved": sum(device.after > device.before for device in devices),
         "samples": sum(device.samples for device in devices),
         "held_out": sum(device.held_out for device in devices),

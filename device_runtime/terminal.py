@@ -94,18 +94,20 @@ def print_training(result: dict[str, Any]) -> None:
 
 def print_devices(report: dict[str, Any]) -> None:
     """The table of `simulate`, a line a device, and what they come to."""
-    titles = ("user", "before", "after", "samples", "held_out", "steps", "redone", "died", "arena", "checkpoint")
+    titles = ["user", "before", "after", "samples", "held_out", "steps", "redone", "died", "arena", "checkpoint"]
     keys = ["user", "before", "after", "samples", "held_out", "steps", "steps_redone", "interruptions"]
     keys += ["arena_bytes", "checkpoint_bytes"]
+    if "updated" in report["users"][0]:
+        titles, keys = [*titles, "updated", "replaced"], [*keys, "updated", "replaced"]
     rows = [[f"{d[k]:.4f}" if isinstance(d[k], float) else str(d[k]) for k in keys] for d in report["users"]]
-    widths = [max(len(row[column]) for row in [list(titles), *rows]) for column in range(len(titles))]
-    for row in [list(titles), *rows]:
+    widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
+    for row in [titles, *rows]:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
     summary = report["summary"]
     print(f"\n{summary['devices']} devices, {summary['users_with_too_few']} users with too few samples left out")
-    for name in ("before", "after"):
+    for name in (name for name in ("before", "after", "updated", "replaced") if f"{name}_mean" in summary):
         spread = summary[f"{name}_sd"]
         deviation = "" if spread is None else f" +- {spread:.4f} (sd)"
-        print(f"accuracy {name:<6} {summary[f'{name}_mean']:.4f}{deviation}")
+        print(f"accuracy {name:<8} {summary[f'{name}_mean']:.4f}{deviation}")
     done = f"{summary['steps']} steps, {summary['interruptions']} interruptions"
     print(f"{done}: {summary['steps_redone']} steps done again")

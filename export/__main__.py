@@ -1,5 +1,5 @@
-"""`python -m export TICKET_DIR`: writes a ticket as the files that devices run, each whole or not at all. `report`, `keygen` and
-`sign` in the place of TICKET_DIR are tools beside it (report.py, sign.py); `./sign` is a ticket of that name.
+"""`python -m export TICKET_DIR`: writes a ticket as the files that devices run, each whole or not at all. `report`, `delta`,
+`keygen` and `sign` in the place of TICKET_DIR are tools beside it (report.py, delta.py, sign.py); `./sign` is a ticket of that name.
 
 Machine output (`--json`) and the table go to stdout, errors to stderr as one line. Exit codes: 0 written; 2 bad input,
 a missing optional package, or a disk that refuses; 130 interrupted.
@@ -34,7 +34,7 @@ EXTRAS = {  # by what is missing
     "executorch": "executorch",
     "cryptography": "sign",
 }
-TOOLS = ("keygen", "report", "sign")
+TOOLS = ("delta", "keygen", "report", "sign")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +66,10 @@ def _tool(name: str, arguments: Sequence[str]) -> str:
             from export.report import report
 
             return report(arguments)
+        if name == "delta":
+            from export.delta import delta
+
+            return delta(arguments)
         from export.sign import keygen, sign
 
         return {"keygen": keygen, "sign": sign}[name](arguments)
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Write a ticket as the files that devices run.",
-        epilog=f"tools: {PROGRAM} report TICKET_DIR tells what each format takes; {PROGRAM} keygen FOLDER makes a pair of keys; {PROGRAM} sign ARTIFACT --key FILE signs an artifact",
+        epilog=f"tools: {PROGRAM} report TICKET_DIR tells what each format takes; {PROGRAM} delta OLD.tkt NEW.tkt writes an update for devices; {PROGRAM} keygen FOLDER makes a pair of keys; {PROGRAM} sign ARTIFACT --key FILE signs an artifact",
         allow_abbrev=False,
     )
     parser.add_argument("ticket", metavar="TICKET_DIR", type=Path, help="the directory that server_side.find wrote")

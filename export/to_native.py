@@ -76,11 +76,11 @@ def to_native_bytes(source: Ticket | Compaction) -> bytes:
     """The whole artifact, of a ticket as it is or without its dead units. Raises TicketError where the card lacks a part
     devices need, or a limit is exceeded."""
     ticket, original = _parts(source)
-    params, pattern = _params_and_pattern(ticket)
+    params, pattern = params_and_pattern(ticket)
     sections = {CARD: _card(ticket.card), PATTERN: pattern, INIT: _values(ticket, ticket.init)}
     if ticket.trained is not None:
         sections[TRAINED] = _values(ticket, ticket.trained)
-    return _file(sections | _common(ticket, original, params), original)
+    return file_of(sections | _common(ticket, original, params), bytes.fromhex(original.hash))
 
 
 def to_packed_bytes(
@@ -94,7 +94,7 @@ def to_packed_bytes(
     does, for values that float16 cannot hold, and where trained ones or a seed are asked for but the ticket has none.
     """
     ticket, original = _parts(source)
-    params, _ = _params_and_pattern(ticket)
+    params, _ = params_and_pattern(ticket)
     sections = {
         CARD: _card({key: ticket.card[key] for key in SLIM_CARD if key in ticket.card}),
         PACKED_PATTERN: packed_pattern(ticket.network, ticket.masks),
@@ -107,7 +107,7 @@ def to_packed_bytes(
             raise TicketError("the ticket holds no trained values; pack the initial ones alone")
         stored: PackedValues = "float32" if values == "seed" else values
         sections[PACKED_TRAINED] = packed_values(ticket.network, ticket.masks, ticket.trained, stored)
-    return _file(sections | _common(ticket, original, params), original)
+    return file_of(sections | _common(ticket, original, params), bytes.fromhex(original.hash))
 
 
 def _seed(ticket: Ticket, original: Ticket) -> bytes:
@@ -138,7 +138,8 @@ def _common(ticket: Ticket, original: Ticket, params: bytes) -> dict[int, bytes]
     return sections
 
 
-def _file(sections: Mapping[int, bytes], original: Ticket) -> bytes:
+def file_of(sections: Mapping[int, bytes], ticket_hash: bytes, magic: bytes = MAGIC) -> bytes:
+    """The file around sections (FORMAT.md, "File"). Raises TicketError where it would be too large."""
     header_bytes = HEADER.size + 16 * len(sections)
     table, body, end = bytearray(), bytearray(), header_bytes
     for kind, content in sorted(sections.items()):
@@ -147,8 +148,8 @@ def _file(sections: Mapping[int, bytes], original: Ticket) -> bytes:
         body += bytes(padding) + content
         end += padding + len(content)
     if end > MAX_FILE_BYTES:
-        raise TicketError(f"the artifact would have {end} bytes, but at most {MAX_FILE_BYTES} fit; prune more")
-    header = bytearray(HEADER.pack(MAGIC, *VERSION, end, len(sections), 0, bytes.fromhex(original.hash)) + table)
+        raise TicketError(f"the file would have {end} bytes, but at most {MAX_FILE_BYTES} fit; prune more")
+    header = bytearray(HEADER.pack(magic, *VERSION, end, len(sections), 0, ticket_hash) + table)
     struct.pack_into("<I", header, HEADER_CRC_OFFSET, zlib.crc32(header))
     return bytes(header + body)
 
@@ -233,7 +234,8 @@ def _shape(shape: Shape) -> bytes:
     return struct.pack("<5I", len(shape), *shape, *[1] * (4 - len(shape)))
 
 
-def _params_and_pattern(ticket: Ticket) -> tuple[bytes, bytes]:
+def params_and_pattern(ticket: Ticket) -> tuple[bytes, bytes]:
+    """The sections PARAMS and PATTERN."""
     records, pattern = bytearray(), bytearray()
     for layout in layouts(ticket.network, ticket.masks).values():
         rows, cols = layout.rows, layout.cols

@@ -28,6 +28,7 @@ OURS = {
 # The files that train on the device's runtime, draw weights by it or ask it what a ticket takes, through the door of devices.
 ENGINE = {
     "export/gate.py": ("device_runtime.Trainer",),
+    "export/delta.py": ("device_runtime.PocketTicketError", "device_runtime.apply_delta", "device_runtime.inspect"),
     "export/formats.py": ("device_runtime.Trainer",),
     "export/to_ort.py": ("device_runtime.backends.silence",),
     "export/to_executorch.py": ("device_runtime.backends.silence",),

@@ -22,7 +22,7 @@ def commands() -> dict[str, set[str]]:
     for line in SHELL:
         words = shlex.split(line, comments=True)
         if words[:2] == ["python", "-m"]:
-            tools = words[2] == "device_runtime" or words[3] in ("report", "keygen", "sign")
+            tools = words[2] == "device_runtime" or words[3] in ("report", "delta", "keygen", "sign")
             subcommand = words[3:4] if tools else []
             options = found.setdefault(" ".join([words[2], *subcommand]), set())
             options |= {word.partition("=")[0] for word in words if word.startswith("--")}
