@@ -86,7 +86,7 @@ def _option(parser: argparse._ActionsContainer, flag: str, text: str, **settings
 def _command(subparsers: Subparsers, name: str, summary: str, *, data: bool = True) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.set_defaults(command=getattr(commands, name))
-    parser.add_argument("artifact", help="the artifact: a .tkt file, or the .ort folder of ONNX Runtime")
+    parser.add_argument("artifact", help="a .tkt file, the .ort folder of ONNX Runtime, or a .pte file of ExecuTorch")
     if data:
         _option(parser, "--data", "x, y and if present user, x_test, y_test", required=True, metavar="npz:FILE")
     _option(parser, "--public-key", "refuse an artifact without ARTIFACT.sig by this key, in PEM", metavar="FILE")
@@ -148,7 +148,7 @@ def _add_simulate(subparsers: Subparsers) -> None:
     _option(parser, "--checkpoint-every", "steps between checkpoints", type=int, default=10, metavar="N")
     _option(parser, "--users", "the first N that have enough samples (default: all)", type=int, metavar="N")
     _option(parser, "--min-samples", "skip users with fewer", type=int, default=20, metavar="M")
-    _option(parser, "--output-dir", "keep devices' checkpoints and artifacts, and report.json", metavar="DIR")
+    _option(parser, "--output-dir", "keep devices' checkpoints, native ones' artifacts, and report.json", metavar="DIR")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime import checkpoint as files
+from device_runtime.artifact import Source
 from device_runtime.data import Data
 from device_runtime.errors import InvalidInput
 from device_runtime.results import Progress
@@ -54,7 +55,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Device:
-    """One simulated device: accuracies `before` and `after` on its `held_out` samples; `steps_redone` died unsaved."""
+    """One simulated device: accuracies `before` and `after` on its `held_out` samples; `steps_redone` died unsaved.
+    `arena_bytes` is None where another runtime trains, of which it is not known."""
 
     user: int | str
     before: float
@@ -64,7 +66,7 @@ class Device:
     steps: int
     steps_redone: int
     interruptions: int
-    arena_bytes: int
+    arena_bytes: int | None
     checkpoint_bytes: int
     seconds: float
 
@@ -74,7 +76,7 @@ class _Died(Exception):
 
 
 def simulate(
-    artifact: bytes,
+    artifact: Source,
     data: Data,
     settings: Settings,
     options: dict[str, Any],
@@ -82,7 +84,8 @@ def simulate(
     output_dir: Path | None = None,
     on_device: Callable[[Device, int], None] | None = None,
 ) -> dict[str, Any]:
-    """One device for each user of `data`; a JSON object of `users` and `summary`. Devices' files go to `output_dir`.
+    """One device for each user of `data`; a JSON object of `users` and `summary`. Devices' checkpoints go to `output_dir`, and what
+    native ones have trained.
 
     Raises InvalidInput if no user has enough samples, BudgetExceeded if the arena does not fit, and as Trainer does.
     """
@@ -164,7 +167,8 @@ def _run_device(
     with open_trainer() as trainer:
         trainer.restore(checkpoint, missing_ok=True)
         _fit(trainer, samples, settings, checkpoint)
-        trainer.export(folder / "trained.tkt")
+        if trainer.is_native:
+            trainer.export(folder / "trained.tkt")
         return Device(
             user=user,
             before=before,
@@ -174,7 +178,7 @@ def _run_device(
             steps=trainer.progress.step,
             steps_redone=redone,
             interruptions=len(deaths),
-            arena_bytes=trainer.arena_bytes,
+            arena_bytes=trainer.arena_bytes if trainer.is_native else None,
             checkpoint_bytes=len(trainer.save()),
             seconds=time.perf_counter() - started,
         )
@@ -243,7 +247,7 @@ def _summary(devices: list[Device]) -> dict[str, Any]:
         "steps": sum(device.steps for device in devices),
         "steps_redone": sum(device.steps_redone for device in devices),
         "interruptions": sum(device.interruptions for device in devices),
-        "arena_bytes": max(device.arena_bytes for device in devices),
+        "arena_bytes": max((d.arena_bytes for d in devices if d.arena_bytes is not None), default=None),
         "checkpoint_bytes": max(device.checkpoint_bytes for device in devices),
         "seconds": sum(device.seconds for device in devices),
     }

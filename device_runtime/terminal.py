@@ -97,7 +97,7 @@ def print_devices(report: dict[str, Any]) -> None:
     titles = ("user", "before", "after", "samples", "held_out", "steps", "redone", "died", "arena", "checkpoint")
     keys = ["user", "before", "after", "samples", "held_out", "steps", "steps_redone", "interruptions"]
     keys += ["arena_bytes", "checkpoint_bytes"]
-    rows = [[f"{d[k]:.4f}" if isinstance(d[k], float) else str(d[k]) for k in keys] for d in report["users"]]
+    rows = [[_cell(d[k]) for k in keys] for d in report["users"]]
     widths = [max(len(row[column]) for row in [list(titles), *rows]) for column in range(len(titles))]
     for row in [list(titles), *rows]:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
@@ -109,3 +109,7 @@ def print_devices(report: dict[str, Any]) -> None:
         print(f"accuracy {name:<6} {summary[f'{name}_mean']:.4f}{deviation}")
     done = f"{summary['steps']} steps, {summary['interruptions']} interruptions"
     print(f"{done}: {summary['steps_redone']} steps done again")
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
