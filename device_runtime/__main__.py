@@ -90,7 +90,7 @@ def _option(parser: argparse._ActionsContainer, flag: str, text: str, **settings
 def _command(subparsers: Subparsers, name: str, summary: str, *, data: bool = True) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.set_defaults(command=getattr(commands, name), signed="artifact")
-    parser.add_argument("artifact", help="the artifact: a .tkt file, or the .ort folder of ONNX Runtime")
+    parser.add_argument("artifact", help="a .tkt file, the .ort folder of ONNX Runtime, or a .pte file of ExecuTorch")
     if data:
         _option(parser, "--data", "x, y and if present user, x_test, y_test", required=True, metavar="npz:FILE")
     _option(parser, "--public-key", "refuse an artifact without ARTIFACT.sig by this key, in PEM", metavar="FILE")
@@ -153,7 +153,7 @@ def _add_simulate(subparsers: Subparsers) -> None:
     _option(parser, "--users", "the first N that have enough samples (default: all)", type=int, metavar="N")
     _option(parser, "--min-samples", "skip users with fewer", type=int, default=20, metavar="M")
     _option(parser, "--delta", "the server's update, which each device takes in the end", metavar="FILE")
-    _option(parser, "--output-dir", "keep devices' checkpoints and artifacts, and report.json", metavar="DIR")
+    _option(parser, "--output-dir", "keep devices' checkpoints, native ones' artifacts, and report.json", metavar="DIR")
 
 
 def _add_update(subparsers: Subparsers) -> None:

@@ -38,7 +38,9 @@ _RUNTIME = ("seed", "budget_bytes", "recompute", "half_activations", "kernels", 
 
 
 def inspect(arguments: Namespace) -> int:
-    _check_native(arguments.artifact, "inspect")
+    runtime = runtime_of(arguments.artifact)
+    if runtime != NATIVE:
+        raise InvalidInput(f"'{arguments.artifact}' is for {runtime}; inspect takes a native artifact alone")
     facts = artifacts.inspect(arguments.artifact, **_options(arguments))
     if arguments.json:
         print_json(facts)
@@ -116,7 +118,6 @@ def predict(arguments: Namespace) -> int:
 
 
 def simulate(arguments: Namespace) -> int:
-    _check_native(arguments.artifact, "simulate")
     data = _load(arguments.data)
     if data.user is None:
         print(f"'{arguments.data}' has no key 'user': one device gets every sample", file=sys.stderr)
@@ -134,10 +135,9 @@ def simulate(arguments: Namespace) -> int:
             done, line.total = done + 1, count
             line.show(done, f"user {device.user}: {device.before:.3f} -> {device.after:.3f}")
 
-        artifact = artifacts.read_artifact(arguments.artifact)
         delta = None if arguments.delta is None else artifacts.read_artifact(arguments.delta)
         report = simulator.simulate(
-            artifact, data, settings, options, delta=delta, output_dir=folder, on_device=on_device
+            arguments.artifact, data, settings, options, delta=delta, output_dir=folder, on_device=on_device
         )
     if folder is not None:
         files.write_file(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
@@ -217,12 +217,6 @@ def _open_restored(arguments: Namespace) -> Trainer:
     if arguments.checkpoint is not None:
         trainer.restore(arguments.checkpoint)
     return trainer
-
-
-def _check_native(artifact: str, command: str) -> None:
-    runtime = runtime_of(artifact)
-    if runtime != NATIVE:
-        raise InvalidInput(f"'{artifact}' is for {runtime}; {command} takes a native artifact alone")
 
 
 def _load(spec: str, *, labels: bool = True) -> Data:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime import checkpoint as files
+from device_runtime.artifact import Source, read_artifact
 from device_runtime.data import Data
 from device_runtime.delta import apply_delta
 from device_runtime.errors import InvalidInput
@@ -58,7 +59,8 @@ class Settings:
 @dataclass(frozen=True)
 class Device:
     """One simulated device: accuracies `before` and `after` on its `held_out` samples, and of an update: `updated` with what was learnt,
-    `replaced` by the server's new values alone; `steps_redone` died unsaved."""
+    `replaced` by the server's new values alone; `steps_redone` died unsaved. `arena_bytes` is None where another runtime
+    trains, of which it is not known."""
 
     user: int | str
     before: float
@@ -68,7 +70,7 @@ class Device:
     steps: int
     steps_redone: int
     interruptions: int
-    arena_bytes: int
+    arena_bytes: int | None
     checkpoint_bytes: int
     seconds: float
     updated: float | None = None
@@ -90,7 +92,7 @@ class _Died(Exception):
 
 
 def simulate(
-    artifact: bytes,
+    artifact: Source,
     data: Data,
     settings: Settings,
     options: dict[str, Any],
@@ -99,7 +101,8 @@ def simulate(
     output_dir: Path | None = None,
     on_device: Callable[[Device, int], None] | None = None,
 ) -> dict[str, Any]:
-    """One device for each user of `data`; a JSON object of `users` and `summary`. Devices' files go to `output_dir`.
+    """One device for each user of `data`; a JSON object of `users` and `summary`. Devices' checkpoints go to `output_dir`, and what
+    native ones have trained.
 
     `delta` is the server's update of the artifact. Raises InvalidInput if no user has enough samples, BudgetExceeded if the arena does not fit, and as Trainer does.
     """
@@ -112,8 +115,9 @@ def simulate(
     devices = []
     newer = None
     if delta is not None:
-        new = partial(Trainer.open, apply_delta(artifact, delta), **options, seed=settings.seed)
-        newer = _Update(artifact, delta, options.get("start") or "init", new)
+        base = read_artifact(artifact)
+        new = partial(Trainer.open, apply_delta(base, delta), **options, seed=settings.seed)
+        newer = _Update(base, delta, options.get("start") or "init", new)
     with tempfile.TemporaryDirectory() as scratch:
         for index, (user, rows) in enumerate(chosen):
             folder = (output_dir or Path(scratch)) / f"device-{index:04d}"
@@ -186,7 +190,8 @@ def _run_device(
     with open_trainer() as trainer:
         trainer.restore(checkpoint, missing_ok=True)
         _fit(trainer, samples, settings, checkpoint)
-        trainer.export(folder / "trained.tkt")
+        if trainer.is_native:
+            trainer.export(folder / "trained.tkt")
         updated, replaced = _updated(newer, trainer.save(), samples, folder) if newer else (None, None)
         return Device(
             user=user,
@@ -197,7 +202,7 @@ def _run_device(
             steps=trainer.progress.step,
             steps_redone=redone,
             interruptions=len(deaths),
-            arena_bytes=trainer.arena_bytes,
+            arena_bytes=trainer.arena_bytes if trainer.is_native else None,
             checkpoint_bytes=len(trainer.save()),
             seconds=time.perf_counter() - started,
             updated=updated,
@@ -284,7 +289,7 @@ def _summary(devices: list[Device]) -> dict[str, Any]:
         "steps": sum(device.steps for device in devices),
         "steps_redone": sum(device.steps_redone for device in devices),
         "interruptions": sum(device.interruptions for device in devices),
-        "arena_bytes": max(device.arena_bytes for device in devices),
+        "arena_bytes": max((d.arena_bytes for d in devices if d.arena_bytes is not None), default=None),
         "checkpoint_bytes": max(device.checkpoint_bytes for device in devices),
         "seconds": sum(device.seconds for device in devices),
     }

@@ -99,7 +99,7 @@ def print_devices(report: dict[str, Any]) -> None:
     keys += ["arena_bytes", "checkpoint_bytes"]
     if "updated" in report["users"][0]:
         titles, keys = [*titles, "updated", "replaced"], [*keys, "updated", "replaced"]
-    rows = [[f"{d[k]:.4f}" if isinstance(d[k], float) else str(d[k]) for k in keys] for d in report["users"]]
+    rows = [[_cell(d[k]) for k in keys] for d in report["users"]]
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
     for row in [titles, *rows]:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
@@ -111,3 +111,7 @@ def print_devices(report: dict[str, Any]) -> None:
         print(f"accuracy {name:<8} {summary[f'{name}_mean']:.4f}{deviation}")
     done = f"{summary['steps']} steps, {summary['interruptions']} interruptions"
     print(f"{done}: {summary['steps_redone']} steps done again")
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,24 +1,25 @@
-"""Writes a ticket as a plain inference ONNX model: live weights as sparse initializers, raw samples in, scores out.
+"""Writes a ticket as a plain inference ONNX model: live weights alone are stored, raw samples in, scores out.
 
 For any runtime that reads ONNX; nothing here trains. Opset 13 and IR 7 (ONNX 1.8, end of 2020) are enough and are what
-old runtimes on devices read. Most runtimes expand sparse initializers at load: the file is small, the step is not.
-Weights of any rank are sparse, kernels too.
+old runtimes on devices read. The graph puts live weights into place by ScatterElements, which runtimes fold into dense
+constants at load: the file is small, the step is not. Sparse initializers would be larger, and strict shape inference refuses them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import onnx
-from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from export.card import normalisation
 from export.compact import Compaction
 from export.onnx_operators import Graph, append
-from export.ticket import Floats, Ticket, TicketError
+from export.ticket import Bits, Floats, Ticket, TicketError
 
 OPSET = 13
 IR_VERSION = 7
@@ -39,17 +40,21 @@ def to_onnx(source: Ticket | Compaction, values: Values = "init") -> onnx.ModelP
     parameters = chosen_values(ticket, values)
     network = ticket.network
     graph = Graph()
+    dense = {name: placed(graph, name, mask) for name, mask in ticket.masks.items()}
     buffers = [normalised(graph, ticket)]
     for node in network.nodes:
-        buffers.append(append(graph, node, [buffers[b] for b in node.inputs], network.shapes[len(buffers)]))
-    dense, sparse = _initializers(parameters, ticket)
+        whole = dataclasses.replace(node, params={role: dense.get(n, n) for role, n in node.params.items()})
+        buffers.append(append(graph, whole, [buffers[b] for b in node.inputs], network.shapes[len(buffers)]))
+    kept = live_values(ticket, parameters)
     onnx_graph = helper.make_graph(
         graph.nodes,
         "ticket",
         [tensor(INPUT, network.input_shape)],
         [tensor(name, network.output_shape) for name in outputs(graph, network.loss)],
-        initializer=[*graph.constants.values(), *dense],
-        sparse_initializer=sparse,
+        initializer=[
+            *graph.constants.values(),
+            *(numpy_helper.from_array(array, name) for name, array in kept.items()),
+        ],
     )
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(onnx_graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER)
@@ -57,9 +62,7 @@ def to_onnx(source: Ticket | Compaction, values: Values = "init") -> onnx.ModelP
     helper.set_model_props(
         model, {"ticket_hash": original.hash, "density": repr(original.density), "values": values, "card": card}
     )
-    # Not full_check: onnx's shape inference knows no operator that takes a sparse initializer. A test runs it on the
-    # same model made dense.
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)
     return model
 
 
@@ -77,6 +80,28 @@ def chosen_values(ticket: Ticket, values: Values) -> Mapping[str, Floats]:
         if "/" in name or name in (INPUT, LOGITS, PROBABILITIES, OUTPUTS):
             raise TicketError(f"parameter '{name}': the ONNX model uses that name itself; rename the parameter")
     return chosen
+
+
+def live_values(ticket: Ticket, values: Mapping[str, Floats]) -> dict[str, Floats]:
+    """What is stored of each parameter: where it is pruned its live weights, 0.0 included, row-major."""
+    return {name: array[ticket.masks[name]] if name in ticket.masks else array for name, array in values.items()}
+
+
+def placed(graph: Graph, name: str, mask: Bits) -> str:
+    """The parameter `name` as the network has it: its live values at their row-major positions, 0 elsewhere.
+
+    The positions are sums of gaps, which need fewer bytes; runtimes fold such constants when they load the model.
+    """
+    gaps = np.diff(np.flatnonzero(mask), prepend=0)
+    most = gaps.max()
+    stored = graph.constant(f"{name}/gaps", gaps.astype(np.min_scalar_type(most) if most < 2**16 else np.int32))
+    axis = graph.constant("places/axis", np.array(0, np.int32))
+    positions = graph.add("CumSum", [graph.add("Cast", [stored], to=TensorProto.INT32), axis])
+    size = graph.constant(f"{name}/size", np.array([mask.size], np.int64))
+    zeros = graph.add("ConstantOfShape", [size], value=numpy_helper.from_array(np.zeros(1, np.float32)))
+    scattered = graph.add("ScatterElements", [zeros, positions, name], axis=0)
+    shape = graph.constant(f"{name}/shape", np.array(mask.shape, np.int64))
+    return graph.add("Reshape", [scattered, shape], f"{name}/dense")
 
 
 def tensor(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
@@ -99,18 +124,3 @@ def outputs(graph: Graph, loss: str) -> list[str]:
     if loss == "bce":
         return [scores, graph.add("Sigmoid", [scores], PROBABILITIES)]
     return [scores, graph.add("Softmax", [scores], PROBABILITIES, axis=-1)]
-
-
-def _initializers(
-    parameters: Mapping[str, Floats], ticket: Ticket
-) -> tuple[list[TensorProto], list[SparseTensorProto]]:
-    dense = [numpy_helper.from_array(array, name) for name, array in parameters.items() if name not in ticket.masks]
-    sparse = [_sparse(name, parameters[name], mask) for name, mask in ticket.masks.items()]
-    return dense, sparse
-
-
-def _sparse(name: str, array: Floats, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> SparseTensorProto:
-    """Values of the live weights, 0.0 included, at their row-major positions."""
-    positions = np.flatnonzero(mask).astype(np.int64)
-    values = numpy_helper.from_array(array[mask], name)
-    return helper.make_sparse_tensor(values, numpy_helper.from_array(positions, f"{name}/positions"), array.shape)

@@ -23,7 +23,7 @@ from export.compact import Compaction
 from export.description import describe
 from export.onnx_operators import Graph
 from export.ticket import Floats, Ticket, TicketError
-from export.to_onnx import PRODUCER, Values, chosen_values
+from export.to_onnx import PRODUCER, Values, chosen_values, live_values
 from export.training_graph import LOSS, OPSET, TARGET, forward_graph
 from export.training_operators import NEXT
 
@@ -77,7 +77,7 @@ def _kept(ticket: Ticket, values: Mapping[str, Floats]) -> dict[str, Floats]:
     for name in values:
         if name in (TARGET, LOSS, SCALE, RESET) or name.endswith((NEXT, "_grad", ".buffer", ".out")):
             raise TicketError(f"parameter '{name}': the training model uses that name itself; rename the parameter")
-    return {name: array[ticket.masks[name]] if name in ticket.masks else array for name, array in values.items()}
+    return live_values(ticket, values)
 
 
 def _parameters_as_inputs(model: onnx.ModelProto, kept: Mapping[str, Floats]) -> onnx.ModelProto:

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.card import Recipe
 from export.onnx_operators import Graph, append
-from export.ticket import Bits, Floats, Ticket
-from export.to_onnx import IR_VERSION, PRODUCER, normalised, outputs, tensor
+from export.ticket import Floats, Ticket
+from export.to_onnx import IR_VERSION, PRODUCER, normalised, outputs, placed, tensor
 from export.training_operators import NEXT, append_trained
 
 OPSET = 14
@@ -29,17 +29,17 @@ def forward_graph(ticket: Ticket, recipe: Recipe, values: Mapping[str, Floats], 
     """
     network = ticket.network
     graph = Graph()
-    dense = {name: _placed(graph, name, mask) for name, mask in ticket.masks.items()}
+    dense = {name: placed(graph, name, mask) for name, mask in ticket.masks.items()}
     buffers = [normalised(graph, ticket)]
     nexts: list[str] = []
     for node in network.nodes:
         inputs, shape = [buffers[b] for b in node.inputs], network.shapes[len(buffers)]
         before = network.shapes[node.inputs[0]]
-        placed = dataclasses.replace(node, params={role: dense.get(n, n) for role, n in node.params.items()})
+        whole = dataclasses.replace(node, params={role: dense.get(n, n) for role, n in node.params.items()})
         buffers.append(
-            append_trained(graph, placed, inputs, shape, before, nexts)
+            append_trained(graph, whole, inputs, shape, before, nexts)
             if training
-            else append(graph, placed, inputs, shape)
+            else append(graph, whole, inputs, shape)
         )
     if training:
         scores = buffers[-1]
@@ -75,24 +75,6 @@ def _model(graph: Graph, ticket: Ticket, values: Mapping[str, Floats], told: lis
     )
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _placed(graph: Graph, name: str, mask: Bits) -> str:
-    """The parameter as the network has it: its values at their row-major positions, 0 elsewhere.
-
-    The positions are sums of gaps, which need fewer bytes; runtimes fold such constants when they load the model.
-    """
-    gaps = np.diff(np.flatnonzero(mask), prepend=0)
-    stored = graph.constant(
-        f"{name}/gaps", gaps.astype(np.min_scalar_type(gaps.max()) if gaps.max() < 2**16 else np.int32)
-    )
-    first = graph.constant("first", np.array(0, np.int32))
-    positions = graph.add("CumSum", [graph.add("Cast", [stored], to=TensorProto.INT32), first])
-    size = graph.constant(f"{name}/size", np.array([mask.size], np.int64))
-    zeros = graph.add("ConstantOfShape", [size], value=numpy_helper.from_array(np.zeros(1, np.float32)))
-    scattered = graph.add("ScatterElements", [zeros, positions, name], axis=0)
-    shape = graph.constant(f"{name}/shape", np.array(mask.shape, np.int64))
-    return graph.add("Reshape", [scattered, shape], f"{name}/dense")
 
 
 def _loss(graph: Graph, loss: str, scores: str, classes: int, recipe: Recipe) -> None:

@@ -387,7 +387,7 @@ def test_the_commands_export_and_train_it_without_a_word_of_the_runtime(
     ticket = ticket_of(CASES["batch_norm of images"], **ADAM)
     ticket.save("t")
     x, y = data_of(ticket.network, 30)
-    np.savez("d.npz", allow_pickle=False, x=x, y=y)
+    np.savez("d.npz", allow_pickle=False, x=x, y=y, user=np.zeros(30, np.int64))
 
     def run(command: Callable[[list[str]], int], *arguments: str) -> Any:
         capfd.readouterr()
@@ -404,6 +404,10 @@ def test_the_commands_export_and_train_it_without_a_word_of_the_runtime(
     assert trained["last_loss"] < trained["first_loss"]
     assert run(main, "evaluate", *data)["loss"] == trained["train"]["loss"]
     assert len(run(main, "predict", *data)["predictions"]) == 30
+    simulated = run(main, "simulate", *data[:3], "--epochs", "2", "--interruptions", "1")
+    assert simulated["users"][0]["arena_bytes"] is simulated["summary"]["arena_bytes"] is None
+    assert main(["simulate", *data[:3], "--epochs", "2"]) == 0
+    assert capfd.readouterr().out.splitlines()[1].split()[-2] == "-"
 
 
 def test_the_commands_refuse_what_only_native_artifacts_have(
@@ -415,7 +419,6 @@ def test_the_commands_refuse_what_only_native_artifacts_have(
     data = ["--data", f"npz:{tmp_path / 'd.npz'}"]
     for arguments, text in (
         (["inspect", str(folder)], "inspect takes a native artifact alone"),
-        (["simulate", str(folder), *data], "simulate takes a native artifact alone"),
         (["train", str(folder), *data, "--output", "f"], "output 'f': only native artifacts are written"),
     ):
         assert main(arguments) == 2
