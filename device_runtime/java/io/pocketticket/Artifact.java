@@ -9,8 +9,8 @@ import java.nio.channels.FileChannel;
 /**
  * The bytes of one native artifact, {@code .tkt}, checked as a whole when it is made.
  *
- * <p>Any number of trainers may share one, in any threads. Refuses what is damaged or of a version unknown here, and with
- * a {@link SignatureKey} what that key did not sign, before anything else reads it.
+ * <p>Any number of trainers may share one, in any threads. Refuses what is damaged or of a version unknown here, and
+ * with a {@link SignatureKey} what that key did not sign, before anything else reads it.
  */
 public final class Artifact implements AutoCloseable {
   private final TicketInfo info;
@@ -46,7 +46,9 @@ public final class Artifact implements AutoCloseable {
     return new Artifact(inPlace ? content.slice() : copied(content));
   }
 
-  /** Of a file, with its signature beside it, {@code NAME.tkt.sig}; read as a whole, so that no later write changes it. */
+  /**
+   * Of a file, with its signature beside it, {@code NAME.tkt.sig}; read as a whole, so that no later write changes it.
+   */
   public static @NonNull Artifact verified(@NonNull File file, @NonNull SignatureKey key) throws IOException {
     return verified(file, CheckpointFiles.read(new File(file.getPath() + ".sig")), key);
   }

@@ -5,8 +5,8 @@ import java.io.File;
 /**
  * Where a fit keeps its state, so that an app that is killed at any moment loses at most the steps since the last save.
  *
- * <p>The file is that of Python's {@code Trainer.save}. It is replaced whole or not at all, and its former content lives
- * on as {@code NAME.previous}. One writer a file at a time.
+ * <p>The file is that of Python's {@code Trainer.save}. It is replaced whole or not at all, and its former content
+ * lives on as {@code NAME.previous}. One writer a file at a time.
  */
 public final class Checkpoint {
   private final File file;

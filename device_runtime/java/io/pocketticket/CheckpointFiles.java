@@ -11,8 +11,9 @@ import java.io.IOException;
  * Checkpoint files that outlive a kill, a full disk and a flipped bit: two generations, {@code NAME} and {@code
  * NAME.previous}, the protocol of device_runtime/checkpoint.py, file by file.
  *
- * <p>A new one is written beside ({@code NAME.partial}), synced, and renamed over {@code NAME}, whose old content was copied
- * before and becomes {@code NAME.previous} (apps on Android may not make hard links). Knows nothing of what is inside.
+ * <p>A new one is written beside ({@code NAME.partial}), synced, and renamed over {@code NAME}, whose old content was
+ * copied before and becomes {@code NAME.previous} (apps on Android may not make hard links). Knows nothing of what is
+ * inside.
  */
 final class CheckpointFiles {
   /** Takes the bytes of a checkpoint, or refuses them by CorruptCheckpointException. */
@@ -117,7 +118,7 @@ final class CheckpointFiles {
 
   private static void syncFolder(File file) throws IOException {
     File folder = file.getAbsoluteFile().getParentFile();
-    int problem = Native.syncFolder(folder.getPath());
-    if (problem != 0) throw new IOException("'" + folder + "' cannot be synced, error " + problem);
+    byte[] path = (folder.getPath() + '\0').getBytes(Native.UTF_8);
+    if (!Native.syncFolder(path)) throw new IOException("'" + folder + "' cannot be synced; check the disk");
   }
 }

@@ -14,7 +14,9 @@ public final class MemoryPlan {
   private final int recomputedNodes;
   private final int halfBuffers;
 
-  MemoryPlan(long valuesBytes, long gradientsBytes, long optimizerBytes, long activationsBytes, long indexBytes, long bookkeepingBytes, long totalBytes, long transferBytes, int microBatch, int recomputedNodes, int halfBuffers) {
+  MemoryPlan(long valuesBytes, long gradientsBytes, long optimizerBytes, long activationsBytes, long indexBytes,
+      long bookkeepingBytes, long totalBytes, long transferBytes, int microBatch, int recomputedNodes,
+      int halfBuffers) {
     this.valuesBytes = valuesBytes;
     this.gradientsBytes = gradientsBytes;
     this.optimizerBytes = optimizerBytes;

@@ -77,12 +77,9 @@ public final class SignatureKey {
   }
 
   private static boolean isP256(ECParameterSpec curve) {
-    return curve != null
-        && curve.getCurve().getField() instanceof ECFieldFp
-        && ((ECFieldFp) curve.getCurve().getField()).getP().equals(PRIME)
-        && curve.getCurve().getB().equals(B)
-        && curve.getOrder().equals(ORDER)
-        && curve.getCofactor() == 1;
+    return curve != null && curve.getCurve().getField() instanceof ECFieldFp
+        && ((ECFieldFp) curve.getCurve().getField()).getP().equals(PRIME) && curve.getCurve().getB().equals(B)
+        && curve.getOrder().equals(ORDER) && curve.getCofactor() == 1;
   }
 
   /** java.util.Base64 is in Android from 26 on only. What does not belong is left to the key's own parser. */

@@ -12,8 +12,4 @@ public class TicketException extends RuntimeException {
   TicketException(@NonNull String message) {
     super(message);
   }
-
-  TicketException(@NonNull String message, @Nullable Throwable cause) {
-    super(message, cause);
-  }
 }

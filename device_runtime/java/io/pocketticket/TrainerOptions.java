@@ -3,8 +3,8 @@ package io.pocketticket;
 /**
  * How a trainer trains. What is not set comes from the recipe inside the artifact, so that most apps set nothing.
  *
- * <p>The names are those of {@code tkt_options} in ticket_runtime.h, which tells more. Values are checked when a trainer
- * is planned or opened.
+ * <p>The names are those of {@code tkt_options} in ticket_runtime.h, which tells more. Values are checked when a
+ * trainer is planned or opened.
  */
 public final class TrainerOptions {
   /** Everything as the recipe says, seed 0, one thread, no budget. */

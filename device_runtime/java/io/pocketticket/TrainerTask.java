@@ -10,11 +10,14 @@ import java.util.concurrent.atomic.AtomicBoolean;
 public final class TrainerTask {
   final AtomicBoolean cancelled = new AtomicBoolean();
 
+  private final FitCallback callback;
   private final CountDownLatch ended = new CountDownLatch(1);
   private FitReport report; // these two are written before `ended` is counted down, and read after it
   private Throwable error;
 
-  TrainerTask() {}
+  TrainerTask(@Nullable FitCallback callback) {
+    this.callback = callback;
+  }
 
   /** Stops after the step under way, or before the first; the report then says cancelled. From any thread. */
   public void cancel() {
@@ -41,11 +44,13 @@ public final class TrainerTask {
   void succeed(FitReport report) {
     this.report = report;
     ended.countDown();
+    if (callback != null) callback.onDone(report);
   }
 
   void fail(Throwable error) {
     this.error = error;
     ended.countDown();
+    if (callback != null) callback.onError(error);
   }
 
   private FitReport result() throws ExecutionException {
