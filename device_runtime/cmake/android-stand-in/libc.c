@@ -23,6 +23,12 @@ TKT_NAME(__aeabi_memclr4)
 TKT_NAME(__aeabi_memclr8)
 #endif
 
+TKT_NAME(mmap)
+TKT_NAME(munmap)
+TKT_NAME(open)
+TKT_NAME(fsync)
+TKT_NAME(close)
+
 TKT_NAME(pthread_create)
 TKT_NAME(pthread_join)
 TKT_NAME(pthread_sigmask)
