@@ -118,18 +118,30 @@ def trained(ticket: Ticket, start: str, samples: Pair) -> Ticket:
         return replace(ticket, trained=whole_values(ticket.network, ticket.masks, trainer.values))
 
 
+def pruned_further(ticket: Ticket) -> Ticket:
+    """Without the fifth of each layer's live weights that was trained to the least magnitude."""
+    assert ticket.trained is not None
+    masks = {}
+    for name, mask in ticket.masks.items():
+        least = np.argsort(np.where(mask, np.abs(ticket.trained[name]), np.inf), axis=None, kind="stable")
+        masks[name] = mask.copy()
+        masks[name].ravel()[least[: int(mask.sum()) // 5]] = False
+    init = {name: values * masks.get(name, np.float32(1)) for name, values in ticket.init.items()}
+    return replace(ticket, masks=masks, init=init, trained=None)
+
+
 def sizes(old: Ticket, new: Ticket) -> dict[str, dict[str, int]]:
     rows = {}
     for form, write in FORMS.items():
         before, after = write(old), write(new)
-        rows[form] = {"artifact_bytes": len(after), "delta_bytes": len(to_delta_bytes(before, after))}
+        rows[form] = {"artifact_bytes": len(after), "delta_bytes": len(to_delta_bytes(before, after, (old, new)))}
     return rows
 
 
 def kept(study: Study, old: Ticket, new: Ticket) -> dict[str, Any]:
     """Accuracies by user, on held-out samples of theirs; and on those of others, by what the users' devices hold."""
     before, after = to_native_bytes(old), to_native_bytes(new)
-    delta, settings = to_delta_bytes(before, after), Settings(epochs=EPOCHS, seed=SEED)
+    delta, settings = to_delta_bytes(before, after, (old, new)), Settings(epochs=EPOCHS, seed=SEED)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         users = simulate(before, study.users, settings, OPTIONS, delta=delta, output_dir=folder)["users"]
@@ -199,8 +211,13 @@ def measure(study: Study) -> dict[str, Any]:
     old = found(study)
     old = trained(old, "init", study.first)
     ways = {}
-    for way, start in (("gone on with", "trained"), ("trained again", "init")):
-        new = trained(old, start, study.later)
+    fewer = pruned_further(old)
+    for way, start, ticket in (
+        ("gone on with", "trained", old),
+        ("trained again", "init", old),
+        ("pruned by a fifth, trained again", "init", fewer),
+    ):
+        new = trained(ticket, start, study.later)
         ways[way] = {"sizes": sizes(old, new), **kept(study, old, new)}
     live = sum(int(old.masks[p.name].sum()) if p.name in old.masks else p.size for p in old.network.parameters)
     samples = [len(study.first[1]), len(study.later[1])]

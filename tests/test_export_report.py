@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from device_runtime import inspect
+from export import targets
 from export.__main__ import main
 from export.compact import compact
-from export.report import page
+from export.report import page, text
 from export.ticket import Ticket, TicketError
 from export.to_native import to_native_bytes
 from tests.export.tickets import golden_ticket
@@ -23,7 +24,8 @@ def ticket_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main(["report", *arguments, "--json"]) == 0
+    targets = [] if "--targets" in arguments else ["--targets", "none"]
+    assert main(["report", *arguments, *targets, "--json"]) == 0
     return dict(json.loads(capsys.readouterr().out))
 
 
@@ -57,7 +59,8 @@ def test_a_format_that_refuses_says_why(
         raise TicketError("conv 'a': not here; native trains it")
 
     monkeypatch.setattr("export.to_onnx.to_onnx_bytes", refuse)
-    assert main(["report", str(ticket_dir), "--formats", "onnx", "--page", str(ticket_dir.parent / "page.html")]) == 0
+    page_file = str(ticket_dir.parent / "page.html")
+    assert main(["report", str(ticket_dir), "--formats", "onnx", "--targets", "none", "--page", page_file]) == 0
     assert "refused: conv 'a': not here; native trains it" in capsys.readouterr().out
     assert "refused: conv &#x27;a&#x27;" in (ticket_dir.parent / "page.html").read_text()
 
@@ -69,12 +72,31 @@ def test_a_page_needs_nothing_else(ticket_dir: Path, capsys: pytest.CaptureFixtu
     assert "<script" not in shown
 
 
+def test_without_a_clone_or_a_compiler_it_says_so(
+    ticket_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "find", lambda program: None)
+    (row,) = told(capsys, str(ticket_dir), "--formats", "onnx", "--targets", "cortex-m7")["targets"]
+    assert row["not_measured"] == "install gcc-arm-none-eabi, qemu-system-arm, cmake, ninja-build"
+    monkeypatch.setattr(targets, "RUNTIME", tmp_path)
+    found = told(capsys, str(ticket_dir), "--formats", "onnx", "--targets", "cortex-m4f,aarch64-linux")
+    why = "needs a clone of the repository, of which only the package is installed"
+    assert found["targets"] == [{"target": n, "not_measured": why} for n in ("cortex-m4f", "aarch64-linux")]
+    assert f"not measured ({why})" in text(found)
+    assert page(found).count(why) == 2
+
+
 def test_bad_input_is_one_line(ticket_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(ticket_dir), "--formats", "coreml"]) == 2
     assert "format 'coreml' is not known; known are native" in capsys.readouterr().err
     (tmp_path / "file").write_bytes(b"")
-    assert main(["report", str(ticket_dir), "--formats", "onnx", "--page", str(tmp_path / "file" / "page")]) == 2
+    unwritable = ["--page", str(tmp_path / "file" / "page")]
+    assert main(["report", str(ticket_dir), "--formats", "onnx", "--targets", "none", *unwritable]) == 2
     assert "file" in (error := capsys.readouterr().err)
     assert "cannot print" not in error
+    assert main(["report", str(ticket_dir), "--targets", "cortex-m4f,avr"]) == 2
+    assert (
+        "target 'avr' is not known; known are cortex-m4f, cortex-m7, aarch64-linux, or none" in capsys.readouterr().err
+    )
     assert main(["report", str(tmp_path)]) == 2
     assert "is not a ticket" in capsys.readouterr().err

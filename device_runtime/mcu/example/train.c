@@ -7,7 +7,7 @@
 #include "data.h"
 #include "ticket_runtime.h"
 
-enum { STEPS = 120, MAX_ELEMENTS = 1024 };
+enum { STEPS = TKT_STEPS, MAX_ELEMENTS = TKT_MAX_ELEMENTS }; /* of the build */
 
 static tkt_error g_error;
 static float g_sample[MAX_ELEMENTS];
@@ -110,7 +110,10 @@ int train(uint32_t kernels) {
   if (failed(tkt_arena_bytes(g_ticket, size, &options, &arena_bytes, &g_error))) return 1;
   const uint32_t elements = info.input_elements;
   const uint32_t count = (uint32_t)(g_samples_end - g_samples) / (1 + elements);
-  if (elements > MAX_ELEMENTS) return 1;
+  if (elements > MAX_ELEMENTS || info.loss != TKT_CROSS_ENTROPY) {
+    board_write("the example takes samples of at most TKT_MAX_ELEMENTS elements, with a label each\n");
+    return 1;
+  }
   tell("live weights", info.pruned_layer_live);
   tell("of weights", info.pruned_layer_weights);
   tell("samples", count);
