@@ -25,12 +25,14 @@ inline jint told(JNIEnv *env, tkt_status status, const tkt_error &error, jbyteAr
   return status;
 }
 
+alignas(8) constexpr char kNothing[8] = {};
+
 struct Bytes {
   const void *at;
   size_t count;
   Bytes(JNIEnv *env, jobject buffer)
       : at(env->GetDirectBufferAddress(buffer)), count(size_t(env->GetDirectBufferCapacity(buffer))) {
-    if (!at) at = "";  // of no bytes
+    if (!at || count == 0) at = kNothing;
   }
 };
 

@@ -26,6 +26,8 @@ from tests.targets import example_data
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build/targets"
 RUNTIME = ROOT / "device_runtime"
+JNI = Path("jni/libticket_runtime_jni.so")  # in the folder of a build whose target has JNI
+ANDROID_JNI = Path("/usr/include/android/nativehelper/jni.h")
 RAM_BYTES = 96 * 1024  # all that the example may use, stack included
 
 
@@ -78,6 +80,22 @@ def need(target: Target) -> None:
         pytest.skip(f"{target.name}: newlib (package libnewlib-arm-none-eabi) is not installed")
 
 
+def has_jni(target: Target) -> bool:
+    """Whether the binding of Java is built too: on this machine and for Android, where its header is installed."""
+    return find("javac") is not None if target.name == "x86-64" else is_android(target) and ANDROID_JNI.exists()
+
+
+def need_jni(target: Target) -> None:
+    need(target)
+    if not has_jni(target):
+        package = "android-libnativehelper-dev" if is_android(target) else "default-jdk-headless"
+        pytest.skip(f"{target.name}: jni.h (package {package}) is not installed")
+
+
+def is_android(target: Target) -> bool:
+    return target.name.startswith("android")
+
+
 def find(program: str) -> str | None:
     return shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
@@ -127,10 +145,10 @@ def build(target: Target) -> tuple[Path, float]:
 
 def configure(target: Target, folder: Path) -> None:
     """Once, and again after a change of a toolchain file, which only a fresh configuration hears."""
-    options = {"CMAKE_BUILD_TYPE": "Release"}
+    options = {"CMAKE_BUILD_TYPE": "Release", "TKT_JNI": "ON" if has_jni(target) else "OFF"}
     if target.name != "x86-64":
         options["CMAKE_TOOLCHAIN_FILE"] = str(RUNTIME / f"cmake/{target.name}.cmake")
-    if not target.name.startswith("android"):
+    if not is_android(target):
         ticket, samples, _ = data()
         options |= {"TKT_BUILD_TESTS": "ON", "TKT_BUILD_EXAMPLE": "ON", "TKT_RAM_BYTES": str(RAM_BYTES)}
         options |= {"TKT_TICKET": str(ticket), "TKT_SAMPLES": str(samples)}

@@ -44,7 +44,10 @@ public final class Trainer implements AutoCloseable {
     return new Trainer(artifact, options);
   }
 
-  /** The memory that {@link #open} would take, exactly; nothing is allocated. */
+  /**
+   * The memory that {@link #open} would take, exactly; nothing is allocated. Where a budget cannot be met it is the
+   * least that is possible, and open refuses.
+   */
   public static @NonNull MemoryPlan plan(@NonNull Artifact artifact, @NonNull TrainerOptions options) {
     ByteBuffer content = artifact.direct();
     return Session.plan(content, chosen(content, options));
