@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.targets import builds
+from tests.targets import builds, elf
 from tests.targets.builds import ANDROID, ROOT, RUNTIME, Target
 from tests.targets.test_systems import bits, reference
 
@@ -33,46 +33,23 @@ def library(abi: str) -> Path:
     return builds.build(ANDROID[abi])[0] / "libticket_runtime.so"
 
 
-def readelf(abi: str, option: str) -> str:
-    return builds.run(["readelf", "--wide", option, str(library(abi))])
-
-
-def dynamic_symbols(abi: str) -> tuple[set[str], set[str]]:
-    """Exported and imported."""
-    rows = re.findall(r"(\S+)\s+(?:DEFAULT|PROTECTED)\s+(\S+) (\w+)$", readelf(abi, "--dyn-syms"), re.MULTILINE)
-    assert all(binding in ("GLOBAL", "WEAK") for binding, _, _ in rows)
-    exported = {name for _, section, name in rows if section != "UND"}
-    return exported, {name for _, _, name in rows} - exported
-
-
 @ABIS
 def test_exports_are_the_functions_of_the_header(abi: str) -> None:
     declared = re.findall(r"^TKT_API [^;(]*?(\w+)\(", HEADER.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(declared) > 20
-    assert dynamic_symbols(abi)[0] == set(declared)
+    assert elf.dynamic_symbols(library(abi))[0] == set(declared)
 
 
 @ABIS
 def test_imports_are_memory_functions_and_threads_alone(abi: str) -> None:
-    imported = dynamic_symbols(abi)[1]
+    imported = elf.dynamic_symbols(library(abi))[1]
     assert imported
     assert [name for name in sorted(imported) if not MAY_IMPORT.fullmatch(name)] == []
 
 
 @ABIS
 def test_segments_suit_pages_of_16_kilobytes_and_are_closed_at_once(abi: str) -> None:
-    segments = readelf(abi, "--segments")
-    alignments = re.findall(r"^\s+LOAD .* (0x\w+)$", segments, re.MULTILINE)
-    assert len(alignments) >= 3
-    assert all(int(alignment, 16) == 16384 for alignment in alignments)
-    assert "GNU_RELRO" in segments
-    assert re.search(r"GNU_STACK .* RW ", segments)
-    assert " RWE " not in segments
-    dynamic = readelf(abi, "--dynamic")
-    assert "BIND_NOW" in dynamic
-    assert "TEXTREL" not in dynamic
-    assert "[libticket_runtime.so]" in dynamic
-    assert re.findall(r"NEEDED.*\[(.*)\]", dynamic) == ["libc.so"]
+    elf.check_segments(library(abi), needed=["libc.so"])
 
 
 @ABIS

@@ -15,6 +15,8 @@ import java.util.Properties;
 /** What fixtures.py wrote, by name: tickets, samples, and what the Python trainer made of them. */
 final class Fixtures {
   static final File FOLDER = new File(System.getProperty("fixtures"));
+  /** Kernels that the library has, beside those it chooses; the Android library for ARM has no plain ones. */
+  static final Kernels KERNELS = Kernels.valueOf(System.getProperty("kernels", "SCALAR"));
   static final long SEED = 7;
   static final int HALF_WAY = 5;
 

@@ -80,7 +80,7 @@ public class InputTest {
     TrainerOptions all = TrainerOptions.builder()
                              .batch(5)
                              .optimizer(Optimizer.SGD)
-                             .kernels(Kernels.SCALAR)
+                             .kernels(Fixtures.KERNELS)
                              .start(Start.INIT)
                              .learningRate(0.25f)
                              .momentum(0.5f)
@@ -106,9 +106,9 @@ public class InputTest {
     long[] chosen = recipe.clone();
     all.overlay(chosen);
     int half = Float.floatToRawIntBits(0.5f);
-    assertArrayEquals(new long[] {5, 1, 1, 0, Float.floatToRawIntBits(0.25f), half, Float.floatToRawIntBits(0.125f),
-                          Float.floatToRawIntBits(0.75f), half, half, 1, half, Float.floatToRawIntBits(2f), 2, 3, 9,
-                          half, 2, 1, 1, 1, 2, -1, 1L << 40},
+    assertArrayEquals(new long[] {5, 1, Fixtures.KERNELS.code, 0, Float.floatToRawIntBits(0.25f), half,
+                          Float.floatToRawIntBits(0.125f), Float.floatToRawIntBits(0.75f), half, half, 1, half,
+                          Float.floatToRawIntBits(2f), 2, 3, 9, half, 2, 1, 1, 1, 2, -1, 1L << 40},
         chosen);
     TrainerOptions.RECIPE.overlay(recipe);
     assertEquals(8, recipe[0]);
@@ -117,7 +117,7 @@ public class InputTest {
     try (Trainer other = Trainer.open(fixtures.artifact(), all)) {
       assertEquals(5, other.batch());
       assertEquals(2, other.memory().microBatch());
-      assertEquals(Kernels.SCALAR, other.kernels());
+      assertEquals(Fixtures.KERNELS, other.kernels());
     }
   }
 

@@ -73,7 +73,7 @@ public class ParityTest {
     Fixtures fixtures = Fixtures.of("labels");
     long arena = fixtures.number("arena_bytes");
     TrainerOptions[] choices = {
-        options().threads(3).build(), options().kernels(Kernels.SCALAR).build(), options().recompute(true).build()};
+        options().threads(3).build(), options().kernels(Fixtures.KERNELS).build(), options().recompute(true).build()};
     for (TrainerOptions choice : choices) {
       try (Trainer trainer = Trainer.open(fixtures.artifact(), choice)) {
         assertBits(fixtures.losses, trainer.fit(fixtures.x, fixtures.labels(), FitOptions.RECIPE).losses());
