@@ -132,7 +132,7 @@ public final class ExampleStore implements AutoCloseable {
       execute("CREATE TABLE dealt (label INTEGER PRIMARY KEY, count INTEGER NOT NULL)");
       database.setVersion(VERSION);
     }
-    long other = number("SELECT count(*) FROM examples WHERE length(sample) <> ?", "" + 4 * elements);
+    long other = number("SELECT count(*) FROM examples WHERE length(sample) <> CAST(? AS INTEGER)", "" + 4 * elements);
     if (database.getVersion() != VERSION || other > 0) {
       throw new IllegalArgumentException(
           "'" + database.getPath() + "' holds samples of another kind; delete it, or give each network its directory");
