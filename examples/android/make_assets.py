@@ -45,7 +45,7 @@ SEARCHES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 def make_assets(data: str, output: Path, work: Path, **options: Any) -> dict[str, int]:
     """Bytes of each file by its name. `options`, of the search, replace those of SEARCHES. Raises UsageError."""
-    x, y, x_test, y_test = _digits() if data == "digits" else _idx(data)
+    x, y, x_test, y_test = digits() if data == "digits" else _idx(data)
     preset, usual = SEARCHES["digits" if data == "digits" else "mnist"]
     samples = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
     found = find_ticket(preset, samples, quiet=False, output_dir=work, **{**usual, **options})
@@ -97,7 +97,7 @@ def idx_files(name: str, x: Bytes, y: NDArray[Any]) -> dict[str, bytes]:
     return {f"{name}-images-idx3-ubyte": images, f"{name}-labels-idx1-ubyte": labels}
 
 
-def _digits() -> tuple[Bytes, Bytes, Bytes, Bytes]:
+def digits() -> tuple[Bytes, Bytes, Bytes, Bytes]:
     """scikit-learn's digits, values 0 to 16; SHIPPED of them are kept from the search."""
     from sklearn.datasets import load_digits
 

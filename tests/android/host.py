@@ -17,6 +17,7 @@ from tests.java import jvm
 from tests.targets import builds
 from tests.targets.builds import ROOT
 
+JUNIT = "org.junit.runner.JUnitCore"
 HERE = Path(__file__).parent
 SQLITE = Path("/usr/share/java/sqlite-jdbc.jar")
 LIBRARY = ROOT / "device_runtime/android/java"
@@ -75,9 +76,9 @@ def stand_in_path() -> list[Path]:
     return [tests, *jvm.JUNIT, SQLITE, stand_ins, library, android]  # which has a JUnit that only throws, too
 
 
-def run(path: list[Path], main: str, *arguments: str, properties: tuple[str, ...] = ()) -> str:
-    """What a class printed, run on this machine's JVM under the checks of JNI."""
+def run(path: list[Path], main: str, *arguments: str, options: tuple[str, ...] = jvm.CHECKS) -> str:
+    """What a class printed, run on this machine's JVM, under the checks of JNI unless other options are given."""
     native = jvm.library(jvm.HOST)
-    words = [f"-Dio.pocketticket.library={native}", f"-Dfixtures={jvm.files()}", "-XX:-UsePerfData", *properties]
+    words = [f"-Dio.pocketticket.library={native}", f"-Dfixtures={jvm.files()}", "-XX:-UsePerfData"]
     class_path = ["-classpath", ":".join(str(entry) for entry in path)]
-    return builds.run(["java", *class_path, *words, *jvm.CHECKS, main, *arguments])
+    return builds.run(["java", *class_path, *words, *options, main, *arguments])

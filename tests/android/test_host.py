@@ -9,7 +9,6 @@ from tests.java import jvm
 
 Record = Callable[[str, object], None]
 
-JUNIT = "org.junit.runner.JUnitCore"
 # Everything else of library and app is plain Java. A class joins this list only if it cannot do without Android.
 TOUCH_ANDROID = {
     "AndroidDevice", "AssetArtifacts", "ExampleStore", "TrainingJobService",
@@ -25,10 +24,10 @@ def test_what_decides_does_not_touch_android() -> None:
 def test_the_plain_classes(record_property: Record) -> None:
     path = [host.plain_classes(), jvm.jar(), *jvm.JUNIT]
     names = [f"io.pocketticket.android.{name}" for name in ("TrainingPolicyTest", "DecisionsTest", "PersonalModelTest")]
-    record_property("JUnit tests", jvm.junit_passed(host.run(path, JUNIT, *names)))
+    record_property("JUnit tests", jvm.junit_passed(host.run(path, host.JUNIT, *names)))
 
 
 def test_the_store_and_the_job_with_stand_ins_for_android(record_property: Record) -> None:
     names = [f"io.pocketticket.android.{name}" for name in host.STAND_IN_TESTS]
-    output = host.run(host.stand_in_path(), JUNIT, *names)
+    output = host.run(host.stand_in_path(), host.JUNIT, *names)
     record_property("JUnit tests", jvm.junit_passed(output))

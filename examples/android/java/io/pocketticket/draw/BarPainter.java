@@ -11,12 +11,12 @@ final class BarPainter {
     float text = height * 0.52f;
     float baseline = height * 0.68f;
     ink.text(label, height * 0.55f, baseline, text, Ink.Align.CENTRE, Palette.TEXT);
-    float left = height * 1.1f;
-    float right = width - height * 1.75f;
-    ink.rectangle(left, height * 0.25f, right, height * 0.75f, Palette.TRACK);
+    float left = height * 0.95f;
+    float right = width - height * 1.5f;
+    ink.rectangle(left, height * 0.22f, right, height * 0.78f, Palette.TRACK);
     if (probability < 0) return;
     float end = left + (right - left) * probability;
-    ink.rectangle(left, height * 0.25f, end, height * 0.75f, isBest ? Palette.BEST : Palette.BAR);
+    ink.rectangle(left, height * 0.22f, end, height * 0.78f, isBest ? Palette.BEST : Palette.BAR);
     int colour = isBest ? Palette.TEXT : Palette.FAINT;
     ink.text(percent(probability), width - height * 0.15f, baseline, text * 0.85f, Ink.Align.RIGHT, colour);
   }

@@ -11,30 +11,31 @@ import java.util.Arrays;
  * height and up to 24 in width, is centred, and blocks of 4 x 4 points are counted (Kaynak 1995). Refuses other shapes.
  */
 final class PictureFormat {
-  private static final int FINE = 4; // points along a pixel
   private static final float MAX_STRETCH = 2; // of the width over the height: a 1 stays narrow
 
   private final int side;
+  private final int fine; // points along a pixel
   private final int maxValue;
   private final float boxWidth; // in points, as all lengths below
   private final float boxHeight;
   private final float penRadius;
   private final boolean byMass;
 
-  private PictureFormat(int side, int maxValue, float boxWidth, float boxHeight, float penRadius, boolean byMass) {
+  private PictureFormat(int side, int fine, int maxValue, float boxWidth, float boxHeight, float penRadius, boolean byMass) {
     this.side = side;
+    this.fine = fine;
     this.maxValue = maxValue;
-    this.boxWidth = FINE * boxWidth;
-    this.boxHeight = FINE * boxHeight;
-    this.penRadius = FINE * penRadius;
+    this.boxWidth = fine * boxWidth;
+    this.boxHeight = fine * boxHeight;
+    this.penRadius = fine * penRadius;
     this.byMass = byMass;
   }
 
   /** That of an artifact's input shape. The pens are as thick as the data sets' strokes are on average. */
   static PictureFormat of(int[] shape) {
     int[] extents = shape.length == 3 && shape[0] == 1 ? Arrays.copyOfRange(shape, 1, 3) : shape;
-    if (Arrays.equals(extents, new int[] {28, 28})) return new PictureFormat(28, 255, 20, 20, 1.15f, true);
-    if (Arrays.equals(extents, new int[] {8, 8})) return new PictureFormat(8, 16, 6, 8, 0.62f, false);
+    if (Arrays.equals(extents, new int[] {28, 28})) return new PictureFormat(28, 8, 255, 20, 20, 1.15f, true);
+    if (Arrays.equals(extents, new int[] {8, 8})) return new PictureFormat(8, 4, 16, 6, 8, 0.62f, false);
     throw new IllegalArgumentException("a network for " + Arrays.toString(shape) + "; draw for 28 x 28 or 8 x 8");
   }
 
@@ -60,7 +61,7 @@ final class PictureFormat {
       scaleX = Math.min(scaleX, MAX_STRETCH * scaleY);
       scaleY = Math.min(scaleY, MAX_STRETCH * scaleX);
     }
-    float middle = FINE * side / 2f;
+    float middle = fine * side / 2f;
     float x = middle - scaleX * (box[0] + box[2]) / 2;
     float y = middle - scaleY * (box[1] + box[3]) / 2;
     boolean[] ink = inked(drawing, scaleX, scaleY, x, y);
@@ -91,9 +92,9 @@ final class PictureFormat {
     return box;
   }
 
-  /** The points, (FINE * side)^2 of them, that the pen covers. */
+  /** The points, (fine * side)^2 of them, that the pen covers. */
   private boolean[] inked(Drawing drawing, float scaleX, float scaleY, float dx, float dy) {
-    boolean[] ink = new boolean[FINE * side * FINE * side];
+    boolean[] ink = new boolean[fine * side * fine * side];
     for (Drawing.Stroke stroke : drawing.strokes()) {
       for (int at = 0; at < stroke.size(); ++at) {
         int from = Math.max(0, at - 1); // a single point is a dot
@@ -105,7 +106,7 @@ final class PictureFormat {
   }
 
   private void cover(boolean[] ink, float fromX, float fromY, float toX, float toY) {
-    int extent = FINE * side;
+    int extent = fine * side;
     int left = Math.max(0, (int) Math.floor(Math.min(fromX, toX) - penRadius));
     int right = Math.min(extent - 1, (int) Math.ceil(Math.max(fromX, toX) + penRadius));
     int top = Math.max(0, (int) Math.floor(Math.min(fromY, toY) - penRadius));
@@ -131,7 +132,7 @@ final class PictureFormat {
   }
 
   private float[] centreOfMass(boolean[] ink) {
-    int extent = FINE * side;
+    int extent = fine * side;
     double sumX = 0;
     double sumY = 0;
     int mass = 0;
@@ -147,11 +148,11 @@ final class PictureFormat {
   /** How many of its points are covered tells the value of a pixel. */
   private float[] counted(boolean[] ink) {
     float[] picture = new float[side * side];
-    int extent = FINE * side;
+    int extent = fine * side;
     for (int at = 0; at < ink.length; ++at) {
-      if (ink[at]) ++picture[at / extent / FINE * side + at % extent / FINE];
+      if (ink[at]) ++picture[at / extent / fine * side + at % extent / fine];
     }
-    for (int at = 0; at < picture.length; ++at) picture[at] = Math.round(picture[at] * maxValue / (FINE * FINE));
+    for (int at = 0; at < picture.length; ++at) picture[at] = Math.round(picture[at] * maxValue / (fine * fine));
     return picture;
   }
 }
