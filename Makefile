@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 HASH := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt)
-C_FILES = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+FORMATTED = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.java')
 SANITIZED := build/sanitized
 TSAN := build/tsan
 FUZZ := build/fuzz
@@ -35,12 +35,12 @@ lint: $(VENV)/.test-$(HASH)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 
 format: $(VENV)/.test-$(HASH)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/clang-format -i $(FORMATTED)
 
 # The C tests and a replay of the fuzz targets, under AddressSanitizer and UndefinedBehaviorSanitizer.
 ctest: $(VENV)/.test-$(HASH)
@@ -55,15 +55,19 @@ ctest-tsan: $(VENV)/.test-$(HASH)
 	$(BIN)/cmake --build $(TSAN)
 	$(BIN)/ctest --test-dir $(TSAN) --output-on-failure --no-tests=error
 
-# The device runtime for every target, under emulation: the same bits everywhere, and the Android libraries. `make test` runs
-# these tests with all others; without a compiler or an emulator they skip by name, so CI installs them.
+# The device runtime for every target, under emulation: the same bits everywhere, the Android libraries, and the SDK for Java on
+# a JVM and an emulated one. `make test` runs these tests with all others; without a compiler or an emulator they skip by name,
+# so CI installs them.
 ctest-targets: $(VENV)/.test-$(HASH) emulators
-	$(BIN)/python -m pytest -n 2 tests/targets
+	$(BIN)/python -m pytest -n 2 tests/targets tests/java
 
 emulators:
 	.ci/need aarch64-linux-gnu-g++=g++-aarch64-linux-gnu arm-linux-gnueabihf-g++=g++-arm-linux-gnueabihf \
 	  qemu-aarch64=qemu-user qemu-system-arm=qemu-system-arm clang++-14=clang-14 ld.lld-14=lld-14 \
-	  arm-none-eabi-gcc=gcc-arm-none-eabi arm-none-eabi-gcc=libnewlib-arm-none-eabi
+	  arm-none-eabi-gcc=gcc-arm-none-eabi arm-none-eabi-gcc=libnewlib-arm-none-eabi javac=default-jdk-headless
+	test -e /usr/share/java/junit4.jar || .ci/need junit4.jar=junit4
+	test -e /usr/include/android/nativehelper/jni.h || .ci/need jni.h=android-libnativehelper-dev
+	-.ci/need kotlinc=kotlin
 
 # Each target of tests/fuzz for SECONDS with libFuzzer; what it finds new stays in build/fuzz/corpus, findings in build/fuzz.
 fuzz: $(VENV)/.test-$(HASH)

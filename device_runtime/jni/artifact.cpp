@@ -1,5 +1,5 @@
 // The native methods on an artifact, before a trainer is there. Its bytes lie in a direct buffer and are read in place.
-#include "calls.h"
+#include "methods.h"
 
 using namespace tkt_jni;
 

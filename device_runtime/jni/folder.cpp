@@ -2,7 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "calls.h"
+#include "methods.h"
 
 // Whether it is done. The path comes as bytes with a 0 at the end, since Java's strings are not the system's.
 TKT_NATIVE(jboolean, syncFolder)(JNIEnv *env, jclass, jbyteArray path) {

@@ -1,6 +1,6 @@
 // The native methods on an open trainer. Samples and targets are copied a batch at a time into the session's own memory,
 // so that no Java array is held while the core computes; Java has checked counts and that the session is open.
-#include "calls.h"
+#include "methods.h"
 
 using namespace tkt_jni;
 

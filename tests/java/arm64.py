@@ -47,7 +47,7 @@ def fetch(folder: Path) -> None:
         "Dir::Cache": f"{apt}/cache",
     }
     command = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in settings.items())]
-    offered(command + ["update"], debs)
+    offered([*command, "update"], debs)
     offered([*command, "download", *(f"{package}:arm64" for package in PACKAGES)], debs)
     for package in sorted(debs.glob("*.deb")):
         builds.run(["dpkg-deb", "-x", str(package), str(folder / "root")])

@@ -13,7 +13,7 @@ import numpy as np
 from device_runtime import Trainer
 from export.sign import keygen, sign
 from tests.device_runtime import nets
-from tests.device_runtime.tkt_writer import ADAM, BCE, CROSS_ENTROPY, MSE, Node, Recipe, artifact
+from tests.device_runtime.tkt_writer import ADAM, BCE, CROSS_ENTROPY, MSE, Net, Node, Recipe, artifact
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SAMPLES, SEED, HALF_WAY = 50, 7, 5
@@ -81,7 +81,7 @@ def refused(folder: Path, good: bytes) -> None:
     version = bytearray(good)
     version[8] = 9
     (folder / "version.tkt").write_bytes(version)
-    unknown = artifact(nets.Net(net.shapes, (*net.nodes[:-1], Node(77, (5,))), net.params))
+    unknown = artifact(Net(net.shapes, (*net.nodes[:-1], Node(77, (5,))), net.params))
     (folder / "operator.tkt").write_bytes(unknown)
     (folder / "card.tkt").write_bytes(artifact(net, card=b'{"labels": [1, 2}'))
     flipped = bytearray(good)

@@ -15,7 +15,7 @@ def test_every_junit_test_passes_without_a_word_of_the_jni_checks(record_propert
     jvm.need()
     run = jvm.junit_passed(builds.run(jvm.command("org.junit.runner.JUnitCore", *jvm.classes())))
     written = sum(
-        len(re.findall(r"^  @Test\b", path.read_text("utf-8"), re.M)) for path in jvm.TESTS.glob("*Test.java")
+        len(re.findall(r"^  @Test\b", path.read_text("utf-8"), re.MULTILINE)) for path in jvm.TESTS.glob("*Test.java")
     )
     assert run == written > 30
     record_property("JUnit tests", run)

@@ -10,11 +10,13 @@ final class Samples {
   final int count;
 
   private final int elements;
+  private final int classCount;
 
   private Samples(float[] samples, @Nullable Object targets, TicketInfo info) {
     this.samples = samples;
     this.targets = targets;
     elements = info.inputElements;
+    classCount = info.classCount;
     count = samples.length / elements;
     if (samples.length == 0) throw new InvalidInputException("samples is empty; give at least one sample");
     if (count * elements != samples.length) {
@@ -50,6 +52,13 @@ final class Samples {
     Samples data = new Samples(samples, targets, info);
     data.checkTargets("targets", targets.length, info.classCount);
     return data;
+  }
+
+  /** Floats of all outputs. */
+  int outputCount() {
+    long floats = (long) count * classCount;
+    if (floats <= Integer.MAX_VALUE - 8) return (int) floats;
+    throw new InvalidInputException(count + " samples have more outputs than an array of Java may; split them");
   }
 
   /**

@@ -113,7 +113,7 @@ public final class Trainer implements AutoCloseable {
     Samples data = Samples.unlabelled(samples, info);
     turn.enter("predict");
     try {
-      float[] outputs = new float[Math.multiplyExact(data.count, info.classCount)];
+      float[] outputs = new float[data.outputCount()];
       for (int first = 0; first < data.count; first += memory.microBatch()) {
         turn.checkOpen();
         session.predict(data, first, Math.min(memory.microBatch(), data.count - first), outputs);
