@@ -27,7 +27,10 @@ OUTPUT = Path("build/android")
 ABIS = ("arm64-v8a", "armeabi-v7a", "x86_64")
 MIN_SDK = 24
 TARGET_SDK = 35
+VERSION_CODE = 1
 VERSION = "0.1.0"
+APP = "io.pocketticket.draw"
+LIBRARY_NAME = "io.pocketticket.android"
 LIBRARY = "libticket_runtime_jni.so"
 CMAKE_ARGUMENTS = ("-DTKT_JNI=ON", "-DTKT_SMALL=ON")
 LIBRARY_JAVA = (RUNTIME / "java", RUNTIME / "android/java")
@@ -39,7 +42,7 @@ APP_MANIFEST = ROOT / "examples/android/AndroidManifest.xml"
 def build(assets: Path, output: Path) -> tuple[Path, Path]:
     """The signed APK, and the AAR. Raises MissingToolError, RuntimeError with what a tool printed."""
     toolchain.check()
-    dx, android_jar = toolchain.debian_11(output.resolve() / "debian-11")
+    dx, android_jar = toolchain.debian_11()
     libraries = {abi: native(abi, output / abi) for abi in ABIS}
     compiled = compile_java([*LIBRARY_JAVA, *APP_JAVA], android_jar, output / "classes")
     dex = output / "classes.dex"
@@ -77,12 +80,18 @@ def dex_arguments(dex: Path, classes: Path) -> list[str]:
 
 
 def link_resources(linked: Path) -> Path:
-    """The manifest in Android's binary form."""
-    versions = ["--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)]
-    run(
-        ["aapt2", "link", "-o", str(linked), "--manifest", str(APP_MANIFEST), "-I", str(toolchain.FRAMEWORK), *versions]
-    )
+    """The manifest in Android's binary form, with what a Gradle file says in its place."""
+    manifest = linked.with_name("AndroidManifest.xml")
+    text = named(APP_MANIFEST, APP).replace("<application", '<application android:extractNativeLibs="false"', 1)
+    manifest.write_text(text, encoding="utf-8")
+    versions = ["--min-sdk-version", MIN_SDK, "--target-sdk-version", TARGET_SDK, "--version-code", VERSION_CODE]
+    words = [str(word) for word in (*versions, "--version-name", VERSION)]
+    run(["aapt2", "link", "-o", str(linked), "--manifest", str(manifest), "-I", str(toolchain.FRAMEWORK), *words])
     return linked
+
+
+def named(manifest: Path, package: str) -> str:
+    return manifest.read_text(encoding="utf-8").replace("<manifest", f'<manifest package="{package}"', 1)
 
 
 def apk_entries(linked: Path, dex: Path, libraries: dict[str, bytes], assets: Path) -> dict[str, Entry]:
@@ -98,8 +107,10 @@ def aar_entries(classes: Path, libraries: dict[str, bytes], jar: Path) -> dict[s
     """What Gradle takes for a library: manifest, classes, native libraries, rules for ProGuard and R8."""
     names = {path.relative_to(classes).as_posix(): path for path in sorted(classes.rglob("*.class"))}
     write_zip(jar, {name: Entry(path.read_bytes()) for name, path in names.items()})
+    minimum = f'<uses-sdk android:minSdkVersion="{MIN_SDK}" />'
+    library_manifest = named(LIBRARY_MANIFEST, LIBRARY_NAME).replace(" />", f">{minimum}</manifest>", 1)
     contents = {
-        "AndroidManifest.xml": LIBRARY_MANIFEST.read_bytes(),
+        "AndroidManifest.xml": library_manifest.encode(),
         "R.txt": b"",
         "classes.jar": jar.read_bytes(),
         "proguard.txt": (RUNTIME / "android/consumer-rules.pro").read_bytes(),

@@ -10,7 +10,11 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # of this environment first: its cmake
+DEBIAN_11_FOLDER = Path(__file__).parents[2] / "build/debian-11"
 
 PROGRAMS = {
     "aapt2": "aapt",
@@ -37,7 +41,11 @@ class MissingToolError(RuntimeError):
 
 def check() -> None:
     """Raises MissingToolError unless everything but the two of Debian 11 is installed."""
-    missing = [f"{program} (package {package})" for program, package in PROGRAMS.items() if not shutil.which(program)]
+    missing = [
+        f"{program} (package {package})"
+        for program, package in PROGRAMS.items()
+        if not shutil.which(program, path=PATH)
+    ]
     if not FRAMEWORK.is_file():
         missing.append(f"{FRAMEWORK.name} (package android-framework-res)")
     if missing:
@@ -48,7 +56,7 @@ def run(command: list[str], **environment: str) -> str:
     """What the command printed. Raises RuntimeError with all of it where the command fails."""
     done = subprocess.run(
         command,
-        env={**os.environ, **environment},
+        env={**os.environ, "PATH": PATH, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -60,7 +68,7 @@ def run(command: list[str], **environment: str) -> str:
 
 
 @functools.cache
-def debian_11(folder: Path) -> tuple[Path, Path]:
+def debian_11(folder: Path = DEBIAN_11_FOLDER) -> tuple[Path, Path]:
     """The dexer's jar and android.jar, fetched into `folder` where they are not. Raises MissingToolError."""
     root = folder / "root"
     if not (root / DX).is_file() or not (root / ANDROID_JAR).is_file():

@@ -51,8 +51,8 @@ def plain_classes() -> Path:
 def android_jar() -> Path:
     """Skips by name where Debian 11 cannot be had."""
     try:
-        with builds.locked("debian-11") as folder:
-            return toolchain.debian_11(folder)[1]
+        with builds.locked("debian-11"):
+            return toolchain.debian_11()[1]
     except toolchain.MissingToolError as error:
         pytest.skip(str(error))
 

@@ -20,8 +20,8 @@ final class Handwriting {
     size = 150 + 150 * random.nextDouble();
     width = 0.8 + 0.4 * random.nextDouble();
     slant = -0.15 + 0.4 * random.nextDouble();
-    left = 200 * random.nextDouble();
-    top = 200 * random.nextDouble();
+    left = 130 + 100 * random.nextDouble();
+    top = 60 + 120 * random.nextDouble();
   }
 
   static Drawing digit(int digit, long writer) {

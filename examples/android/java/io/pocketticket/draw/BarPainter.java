@@ -12,7 +12,7 @@ final class BarPainter {
     float baseline = height * 0.68f;
     ink.text(label, height * 0.55f, baseline, text, Ink.Align.CENTRE, Palette.TEXT);
     float left = height * 0.95f;
-    float right = width - height * 1.5f;
+    float right = width - height * 1.62f;
     ink.rectangle(left, height * 0.22f, right, height * 0.78f, Palette.TRACK);
     if (probability < 0) return;
     float end = left + (right - left) * probability;
