@@ -7,7 +7,10 @@ import static org.junit.Assert.assertTrue;
 
 import org.junit.Test;
 
-/** Drawings become pictures as the data sets' were made: size and place do not matter, box, centre and stroke are theirs. */
+/**
+ * Drawings become pictures as the data sets' were made: size and place do not matter, box, centre and stroke are
+ * theirs.
+ */
 public class PictureFormatTest {
   private static final PictureFormat MNIST = PictureFormat.of(new int[] {28, 28});
   private static final PictureFormat DIGITS = PictureFormat.of(new int[] {1, 8, 8});
@@ -58,7 +61,8 @@ public class PictureFormatTest {
         float[] picture = MNIST.render(Handwriting.digit(digit, writer));
         int[] box = box(picture, 28);
         int longer = Math.max(box[1] - box[0], box[3] - box[2]) + 1;
-        assertTrue("digit " + digit + ": " + longer, longer >= 20 && longer <= 21); // the box need not begin with a pixel
+        assertTrue(
+            "digit " + digit + ": " + longer, longer >= 20 && longer <= 21); // the box need not begin with a pixel
         double x = 0;
         double y = 0;
         for (int at = 0; at < picture.length; ++at) {

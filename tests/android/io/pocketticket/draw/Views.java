@@ -10,8 +10,9 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * Draws the app's own views as pictures on a JVM, by the code that draws them on Android and with what the network says: pad and
- * bars before and after a lesson, and the comparison. Buttons and texts are Android's widgets and not to be seen here.
+ * Draws the app's own views as pictures on a JVM, by the code that draws them on Android and with what the network
+ * says: pad and bars before and after a lesson, and the comparison. Buttons and texts are Android's widgets and not to
+ * be seen here.
  */
 final class Views {
   private static final int WIDTH = 720; // of a phone with two pixels a dp

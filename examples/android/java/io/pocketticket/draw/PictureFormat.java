@@ -21,7 +21,8 @@ final class PictureFormat {
   private final float penRadius;
   private final boolean byMass;
 
-  private PictureFormat(int side, int fine, int maxValue, float boxWidth, float boxHeight, float penRadius, boolean byMass) {
+  private PictureFormat(
+      int side, int fine, int maxValue, float boxWidth, float boxHeight, float penRadius, boolean byMass) {
     this.side = side;
     this.fine = fine;
     this.maxValue = maxValue;
