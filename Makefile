@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 HASH := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt)
-FORMATTED = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.java')
+FORMATTED = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.java') $(shell find examples -name '*.java')
 SANITIZED := build/sanitized
 TSAN := build/tsan
 FUZZ := build/fuzz
@@ -22,14 +22,19 @@ FUZZ_TARGETS := artifact checkpoint calls
 SECONDS ?= 600
 CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DTKT_BUILD_TESTS=ON --log-level=WARNING
 
-.PHONY: demo test lint format ctest ctest-tsan ctest-targets emulators pytest fuzz clean
+.PHONY: demo apk test lint format ctest ctest-tsan ctest-targets emulators android-tools pytest fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.demo-$(HASH)
 	$(BIN)/python examples/digits.py
 
-test: lint ctest ctest-tsan emulators pytest
+# The example app of Android and the library as an AAR, after a search of a minute for its ticket.
+apk: $(VENV)/.demo-$(HASH) android-tools
+	$(BIN)/python -m examples.android.make_assets
+	$(BIN)/python -m examples.android.build_apk
+
+test: lint ctest ctest-tsan emulators android-tools pytest
 
 lint: $(VENV)/.test-$(HASH)
 	$(BIN)/ruff check .
@@ -58,8 +63,8 @@ ctest-tsan: $(VENV)/.test-$(HASH)
 # The device runtime for every target, under emulation: the same bits everywhere, the Android libraries, and the SDK for Java on
 # a JVM and an emulated one. `make test` runs these tests with all others; without a compiler or an emulator they skip by name,
 # so CI installs them.
-ctest-targets: $(VENV)/.test-$(HASH) emulators
-	$(BIN)/python -m pytest -n 2 tests/targets tests/java
+ctest-targets: $(VENV)/.test-$(HASH) emulators android-tools
+	$(BIN)/python -m pytest -n 2 tests/targets tests/java tests/android
 
 emulators:
 	.ci/need aarch64-linux-gnu-g++=g++-aarch64-linux-gnu arm-linux-gnueabihf-g++=g++-arm-linux-gnueabihf \
@@ -68,6 +73,14 @@ emulators:
 	test -e /usr/share/java/junit4.jar || .ci/need junit4.jar=junit4
 	test -e /usr/include/android/nativehelper/jni.h || .ci/need jni.h=android-libnativehelper-dev
 	-.ci/need kotlinc=kotlin
+
+# The dexer and android.jar come from Debian 11 (examples/android/toolchain.py); where they cannot be had, tests skip by name.
+android-tools:
+	.ci/need aapt2=aapt apksigner=apksigner zipalign=zipalign dexdump=dexdump javac=default-jdk-headless \
+	  clang++-14=clang-14 ld.lld-14=lld-14 arm-none-eabi-gcc=gcc-arm-none-eabi
+	test -e /usr/share/android-framework-res/framework-res.apk || .ci/need framework-res.apk=android-framework-res
+	test -e /usr/include/android/nativehelper/jni.h || .ci/need jni.h=android-libnativehelper-dev
+	test -e /usr/share/java/sqlite-jdbc.jar || .ci/need sqlite-jdbc.jar=libxerial-sqlite-jdbc-java
 
 # Each target of tests/fuzz for SECONDS with libFuzzer; what it finds new stays in build/fuzz/corpus, findings in build/fuzz.
 fuzz: $(VENV)/.test-$(HASH)
