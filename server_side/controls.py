@@ -28,6 +28,15 @@ def shuffle_masks(masks: Masks, generator: np.random.Generator) -> Masks:
     return {name: generator.permutation(mask.ravel()).reshape(mask.shape) for name, mask in masks.items()}
 
 
+def moved_onto(values: Values, masks: Masks, places: Masks, generator: np.random.Generator) -> Values:
+    """The live weights of `masks`, each layer's in random order, at `places`, of which there are as many; pruned ones 0."""
+    moved = dict(values)
+    for name, mask in masks.items():
+        moved[name] = np.zeros_like(values[name])
+        moved[name][places[name]] = generator.permutation(values[name][mask])
+    return moved
+
+
 def with_signs_of(fresh: Values, values: Values, names: Iterable[str]) -> Values:
     """`fresh` with the signs that the weights `names` have in `values` (Zhou et al. 2019); where one is 0 it has none."""
     signed = {name: np.copysign(fresh[name], values[name]) * (values[name] != 0) for name in names}

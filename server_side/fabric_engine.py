@@ -90,7 +90,7 @@ class _Run:
         self.values = {name: values[name] for name in job.start}
         self._load({name: torch.from_numpy(value) for name, value in job.start.items()})
         self._in_training = [part for part in self.module.modules() if part.training]
-        self.draws = drops(self.module)
+        self.draws = drops(engine.model.network)
         self.masks = {
             name: torch.from_numpy(mask).to(self.fabric.device) for name, mask in job.masks.items() if not mask.all()
         }

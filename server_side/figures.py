@@ -61,9 +61,7 @@ def draw_all(
 def drawn(draw: Any, rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.2, 3.3)) -> Markup:
     """The SVG of one figure of `size` inches; `draw` gets its axes, (rows, columns)."""
     import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure  # not pyplot, whose backend is the caller's
 
     settings: Any = {
         "svg.hashsalt": "pocket-ticket",
@@ -74,11 +72,10 @@ def drawn(draw: Any, rows: int = 1, columns: int = 1, size: tuple[float, float] 
     with mpl.rc_context(
         {**settings, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
     ):
-        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-        draw(axes)
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots(rows, columns, squeeze=False))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-        plt.close(figure)
     svg = buffer.getvalue()
     return Markup(svg[svg.index("<svg") :])
 

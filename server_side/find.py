@@ -85,14 +85,16 @@ def find(options: Options) -> int:
 
 
 class Clock:
-    """Seconds of this start, which each `lap` adds to those of the run: a kill costs what has passed since the last one."""
+    """Seconds of this start, which each `lap` of one that `spends` adds to those of the run: a kill costs what has passed since
+    the last one."""
 
-    def __init__(self, directory: RunDirectory) -> None:
-        self.directory, self.seconds, self._at = directory, 0.0, time.monotonic()
+    def __init__(self, directory: RunDirectory, spends: bool) -> None:
+        self.directory, self.spends, self.seconds, self._at = directory, spends, 0.0, time.monotonic()
 
     def lap(self) -> None:
         now = time.monotonic()
-        self.directory.spend(now - self._at)
+        if self.spends:
+            self.directory.spend(now - self._at)
         self.seconds, self._at = self.seconds + now - self._at, now
 
 
@@ -106,11 +108,12 @@ def carry_out(search: Search, progress: Progress) -> dict[str, Any]:
 
     worker, directory = search.team.worker, search.directory
     with directory.locked(worker.launch):
-        tracking, clock = (Tracking(search), Clock(directory)) if worker.rank == 0 else (None, None)
+        clock = Clock(directory, spends=worker.rank == 0)
+        tracking = Tracking(search) if worker.rank == 0 else None
 
         def after_round(rounds: list[Round]) -> bool:
-            if clock is not None and tracking is not None:
-                clock.lap()
+            clock.lap()
+            if tracking is not None:
                 tracking.after_round(rounds)
             with in_turn(directory.path):
                 return summary.record(search, rounds)
@@ -125,13 +128,12 @@ def carry_out(search: Search, progress: Progress) -> dict[str, Any]:
                 best = summary.chosen(search, rounds)
                 instability = stability.of_tickets(search, best) if search.options.stability else None
         finally:
-            if clock is not None:
-                clock.lap()
+            clock.lap()
         with in_turn(directory.path):
             if directory.concluded.exists():
                 result = dict(json.loads((directory.path / "results.json").read_text()))
             else:
-                result = summary.conclude(search, rounds, clock.seconds if clock else 0.0, instability, rewinds)
+                result = summary.conclude(search, rounds, clock.seconds, instability, rewinds)
                 directory.concluded.touch()
         if tracking is not None:
             tracking.finish(result)

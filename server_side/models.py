@@ -149,5 +149,11 @@ def _check_seeded(model: Model) -> None:
             raise UsageError(
                 f"model '{model.name}': its factory gives other weights '{name}' for the same seed{remedy}"
             )
+    for name in model.network.prunable:
+        same = torch.equal(first[name], other[name]) and not (first[name] == first[name].flatten()[0]).all()
+        if same:
+            raise UsageError(
+                f"model '{model.name}': its factory gives the same weights '{name}' for every seed{remedy}"
+            )
     if all(torch.equal(first[name], other[name]) for name in model.network.prunable):
         raise UsageError(f"model '{model.name}': its factory gives the same weights for every seed{remedy}")

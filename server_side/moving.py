@@ -116,6 +116,10 @@ class Gradual(Mover):
             parameters[name].copy_(weights[name])
         return {**masks, **{name: mask.float() for name, mask in moved.items()}}
 
+    def final_masks(self, values: Stack, masks: Stack) -> Stack:
+        """Of a training too short for its last cut the rest is cut here."""
+        return _largest({name: values[name].abs() for name in self.moving.layers}, masks, self.moving)
+
 
 class L1(Mover):
     """Training with an L1 penalty by proximal steps: weights that are not needed become exactly 0."""

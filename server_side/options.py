@@ -206,6 +206,12 @@ class Options:
         kept = scaled(kept, preset, self.steps)
         shares = self._shares_to_target()
         defaults = {**FALLBACKS, **METHODS.get(self.method, {}), **kept, **shares}
+        if self.n_of_m is not None:
+            defaults["scope"] = "layerwise"
+            if self.scope == "global":
+                raise UsageError(
+                    f"scope global with structure {self.structure}: it says what stays in each layer; leave it out"
+                )
         scope = self.scope or defaults["scope"]
         if scope == "layerwise":
             defaults.setdefault("output_prune_fraction", self.prune_fraction or defaults["prune_fraction"])
@@ -224,11 +230,13 @@ class Options:
         if not (self.rounds or self.target_density or self.limits or self.n_of_m):
             defaults["rounds"] = 12
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        if shares and self.prune_fraction not in (None, shares["prune_fraction"]):
-            raise UsageError(
-                f"prune_fraction {self.prune_fraction} with rounds {self.rounds} and target_density {self.target_density}: "
-                "two of them say the third; leave one out"
-            )
+        for name in ("prune_fraction", "output_prune_fraction"):
+            given = getattr(self, name)
+            if shares and given not in (None, shares[name]):
+                raise UsageError(
+                    f"{name} {given} with rounds {self.rounds} and target_density {self.target_density}: these two say the "
+                    "shares; leave one out"
+                )
         options = dataclasses.replace(self, **filled)
         option_rules.check(options)
         return options

@@ -5,6 +5,7 @@ No script, no network, no file beside it. Its tables show what summary.py comput
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,7 +25,7 @@ def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, r
     template = Environment(
         loader=PackageLoader("server_side", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     ).get_template("report.html")
-    kinds = ["ticket", *verdict.controls_of(chosen.measured)]
+    kinds, where = ["ticket", *verdict.controls_of(chosen.measured)], str(search.directory.path)
     return template.render(
         result=result,
         kinds=kinds,
@@ -36,9 +37,11 @@ def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, r
         diverged=[(row["round"], told) for row in result["rounds"] for told in diverged_controls(row)],
         provenance=result["card"]["provenance"],
         layers={name: (int(mask.sum()), mask.size) for name, mask in ticket.masks.items()},
-        command=f"python -m server_side.find --config {search.directory.path}/config.json"
+        command=shlex.join(
+            ["python", "-m", "server_side.find", "--config", f"{where}/config.json", "--output-dir", where]
+        )
         if command_goes_on(search)
-        else f"find_ticket(model_fn, data, output_dir={str(search.directory.path)!r}, ...)",
+        else f"find_ticket(model_fn, data, output_dir={where!r}, ...)",
         seeds=list(search.seeds),
         experiments=experiments.finished(search.directory.path),
     )

@@ -15,7 +15,7 @@ import torch
 
 from export.ticket import Ticket
 from server_side import methods
-from server_side.controls import Values, apply_masks, with_signs_of
+from server_side.controls import Values, apply_masks, moved_onto, with_signs_of
 from server_side.data import Dataset, Split
 from server_side.errors import UsageError
 from server_side.fit import Footprint, Limits, footprint, parse_bytes
@@ -185,7 +185,9 @@ class Search:
         if not self.stops_at_first_fit:
             return whole
         keeper = methods.Keeper(self.model.network, whole, "none")
-        start = self.theta(self.options.seed)
+        start, timeless = self.theta(self.options.seed), replace(self.limits, step_ms=None)
+        if not timeless:  # a time is another in every start, and the rounds must be the same
+            return whole
         found = Footprint(0, 0, 0)
         for number in range(1, len(whole.rungs)):
             try:
@@ -194,11 +196,11 @@ class Search:
                 if not whole.is_global:
                     break
                 return whole  # at random; a search may do better, and goes on until a ticket fits
-            found = self._footprint(apply_masks(start, masks), masks)
-            if found.fits(self.limits):
+            found = self._footprint(apply_masks(start, masks), masks, timeless)
+            if found.fits(timeless):
                 return replace(whole, rungs=whole.rungs[: number + 1 + ROUNDS_BEYOND])
         raise UsageError(
-            f"{self.limits}: no ticket of this model fits; with {whole.densities[-1]:.2%} of the weights it takes {found}"
+            f"{timeless}: no ticket of this model fits; with {whole.densities[-1]:.2%} of the weights it takes {found}"
         )
 
     @functools.cached_property
@@ -211,7 +213,7 @@ class Search:
             options.fit_step_ms,
         )
 
-    def _footprint(self, start: Values, masks: Masks) -> Footprint:
+    def _footprint(self, start: Values, masks: Masks, limits: Limits) -> Footprint:
         """About what a ticket of these weights takes on a device; its card will be longer."""
         card = {
             "task": self.data.name,
@@ -219,7 +221,7 @@ class Search:
             "input": {"mean": self.split.mean.tolist(), "inverse_std": self.split.inverse_std.tolist()},
             "recipe": self.recipe.to_card(epochs=0),
         }
-        return footprint(Ticket(self.model.network, start, masks, start, card), self.limits)
+        return footprint(Ticket(self.model.network, start, masks, start, card), limits)
 
     @functools.cached_property
     def keeper(self) -> methods.Keeper:
@@ -296,8 +298,12 @@ class Search:
                 values = apply_masks(with_signs_of(fresh, start[seed], masks[seed]), masks[seed])
                 yield Job(seed, "same_sign", index, values, masks[seed])
             for index in range(self.options.shuffles):
-                shuffled = self.keeper.shuffled(masks[seed], number, generator(seed, "shuffle", number, index))
-                masked = apply_masks(start[seed], shuffled)
+                random = generator(seed, "shuffle", number, index)
+                shuffled = self.keeper.shuffled(masks[seed], number, random)
+                if self.rewinds_weights:
+                    masked = apply_masks(start[seed], shuffled)
+                else:  # where the ticket was trained to 0 nothing is left to start from
+                    masked = moved_onto(start[seed], masks[seed], shuffled, random)
                 yield Job(seed, "shuffle", index, masked, shuffled, first, holds_rate=held)
 
     def _round(
@@ -349,6 +355,18 @@ class Search:
     def stops_at_first_fit(self) -> bool:
         """Whether rounds go on until a ticket fits the device, and no longer."""
         return bool(self.limits) and not (self.options.rounds or self.options.target_density or self.options.n_of_m)
+
+    def ended(self, rounds: list[Round]) -> str | None:
+        """Why a search made fewer rounds than it was asked for; None where it made them all."""
+        made, planned = len(rounds) - 1, len(self.ladder.rungs) - 1
+        if made == planned:
+            asked = self.options.rounds
+            return f"round {made + 1} would have removed no weight" if asked and made < asked else None
+        if self.options.until_accuracy_falls and self._has_fallen(rounds[-1]):
+            return "the accuracy fell"
+        if self.stops_at_first_fit:
+            return "a ticket fits"
+        return f"round {made + 1} would have taken the last live weight of a layer"
 
     def _has_fallen(self, last: Round) -> bool:
         gap = last.measured["dense"].validation_accuracy.mean() - last.measured["ticket"].validation_accuracy.mean()

@@ -21,7 +21,7 @@ from server_side.data import Split
 from server_side.errors import UsageError
 from server_side.models import Model
 from server_side.stacked import make_optimizer
-from server_side.stacked_program import EVALUATION_BATCH, Arithmetic, StackedProgram
+from server_side.stacked_program import EVALUATION_BATCH, Arithmetic, StackedProgram, drops
 from server_side.training import Recipe
 
 
@@ -92,14 +92,13 @@ def stack_memory(model: Model, split: Split, recipe: Recipe, replicas: int, prec
 
 def _without_data(model: Model, split: Split, recipe: Recipe, replicas: int, arithmetic: Arithmetic) -> int:
     """The highest sum of bytes in a step, an update and an evaluation."""
-    live = LiveBytes()
-    with FakeTensorMode(), live:
-        program = StackedProgram(model.factory(), label_smoothing=recipe.label_smoothing, arithmetic=arithmetic)
-        stacked = {
-            name: value.detach().expand(replicas, *value.shape).clone()
-            for name, value in program.module.state_dict().items()
-            if value.is_floating_point()
-        }
+    live, module = LiveBytes(), model.factory()  # which may look at its own weights: they are real
+    given = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+    with FakeTensorMode(allow_non_fake_inputs=True), live:
+        program = StackedProgram(
+            module, label_smoothing=recipe.label_smoothing, draws=drops(model.network), arithmetic=arithmetic
+        )
+        stacked = {name: torch.zeros(replicas, *value.shape) for name, value in given.items()}
         parameters = {name: nn.Parameter(stacked[name]) for name in program.parameter_names}
         buffers = {name: value for name, value in stacked.items() if name not in parameters}
         early = {name: value.clone() for name, value in stacked.items()}
@@ -118,4 +117,5 @@ def _without_data(model: Model, split: Split, recipe: Recipe, replicas: int, ari
         x = torch.zeros(()).expand(samples, *shape)  # a view of the data
         program.forward({**detached, **buffers}, x)
         del early
-    return live.peak
+    own: int = sum(value.nbytes for value in given.values())
+    return live.peak + own

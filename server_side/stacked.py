@@ -24,7 +24,7 @@ from server_side.models import Model
 from server_side.moving import GATE_RATE, mover
 from server_side.schedule import learning_rates
 from server_side.seeds import BatchOrder, derive
-from server_side.stacked_program import FLOAT32, Arithmetic, Stack, StackedProgram, seeded
+from server_side.stacked_program import FLOAT32, Arithmetic, Stack, StackedProgram, drops, seeded
 from server_side.training import (
     ADAM_BETAS,
     ADAM_EPSILON,
@@ -94,6 +94,7 @@ class _Run:
             label_smoothing=recipe.label_smoothing,
             trains=self.mover,
             distils=None if taught is None else taught.setting,
+            draws=drops(engine.model.network),
             arithmetic=engine.arithmetic,
         )
         lessons = [job.distillation.teacher for job in jobs if job.distillation is not None]

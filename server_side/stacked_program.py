@@ -19,6 +19,7 @@ from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
+from export.network import Network
 from server_side.distillation import Setting, distilled_loss
 
 Stack = dict[str, torch.Tensor]  # (replicas, *shape) by name
@@ -65,11 +66,13 @@ class StackedProgram:
         label_smoothing: float = 0.0,
         trains: Reparametrisation | None = None,
         distils: Setting | None = None,
+        draws: bool = False,
         arithmetic: Arithmetic = FLOAT32,
     ) -> None:
+        """`draws`: whether its training draws random numbers, as `drops` tells of a network."""
         self.module, self.label_smoothing, self.trains, self.distils = module, label_smoothing, trains, distils
         self.parameter_names = tuple(name for name, _ in module.named_parameters())
-        self.draws = drops(module) or (trains is not None and trains.draws)
+        self.draws = draws or (trains is not None and trains.draws)
         self._in_training = [
             part for part in module.modules() if part.training
         ]  # a frozen batch norm is not among them
@@ -191,9 +194,9 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def drops(module: nn.Module) -> bool:
-    """Whether training draws random numbers for dropout."""
-    return any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
+def drops(network: Network) -> bool:
+    """Whether training draws random numbers for dropout, be it a module or a function."""
+    return any(node.op == "dropout" for node in network.nodes)
 
 
 @contextlib.contextmanager

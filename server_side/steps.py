@@ -33,8 +33,14 @@ def scaled(values: Mapping[str, Any], preset: Mapping[str, Any], steps: str | No
             raise UsageError(
                 f"steps '{steps}': this model's protocol is in {preset_unit}; give them as e.g. {old}{preset_unit}"
             )
-        return f"{round(number * new / old)}{its_unit}"
+        return f"{max(1, round(number * new / old))}{its_unit}"  # a net rewound to step 0 is another experiment
 
+    drops = values.get("learning_rate_drops") or []
+    if len({changed(text) for text in drops}) < len(drops):
+        raise UsageError(
+            f"steps '{steps}': too short for this model's learning_rate_drops {drops} of {preset['steps']}, which fall together "
+            "there; take more steps, or --learning-rate-schedule constant"
+        )
     return {
         name: ([changed(text) for text in value] if isinstance(value, list) else changed(value))
         if name in WITH_STEPS

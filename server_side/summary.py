@@ -65,6 +65,7 @@ def conclude(
         "verdict": judged[best.number],
         **({"rewinds": {str(step): values.tolist() for step, values in rewinds.items()}} if rewinds else {}),
         "rounds": [_round(search, r, judged.get(r.number)) for r in rounds],
+        "ended": search.ended(rounds),
         "report": str(search.directory.path / "report.html"),
         "seconds": seconds,
         "cost": _cost(
@@ -164,7 +165,6 @@ def _cost(
             seed, kind = seed_and_kind(name)
             work[kind if kind in work else "control"] += _work(search, training.steps, r.masks[seed])
         control_steps = max(control_steps, work["control"].steps - before)
-    planned = len(search.ladder.rungs) - 1
     return cost.Cost(
         work["dense"],
         work["ticket"],
@@ -172,7 +172,7 @@ def _cost(
         work["control"],
         _stability_work(search, rounds[0], stable_of, rewinds),
         seconds,
-        cost.iterative_steps(options.seeds, planned, recipe.steps, search.rewind_step, control_steps),
+        cost.iterative_steps(options.seeds, len(rounds) - 1, recipe.steps, search.rewind_step, control_steps),
         recipe.steps,
         cost.Assumptions(cost.WATTS[options.accelerator]),
     )
@@ -231,6 +231,8 @@ def as_text(result: dict[str, Any]) -> str:
             f"{row['round']:>5} {row['density']:>9.2%}  " + "  ".join(cells) + ("  dense" if row["round"] == 0 else "")
         )
         lines += [f"{'':>17}{told}" for told in diverged_controls(row)]
+    if result["ended"]:
+        lines.append(f"      no further rounds: {result['ended']}")
     sure = result["verdict"]
     head = (
         "undecided with one seed; the ticket"
@@ -331,7 +333,7 @@ def _card(search: Search, chosen: Round, batch: int) -> dict[str, Any]:
         "recipe": recipe.to_card(epochs=max(1, round(recipe.steps * search.recipe.batch / len(search.split.x_train)))),
         "density": chosen.density,
         "densities": chosen.layer_densities(seed),
-        "rewind_step": search.rewind_step,
+        **({"rewind_step": search.rewind_step} if search.rewinds_weights else {}),
         "verdict": judged,
         "provenance": {
             "seed": seed,

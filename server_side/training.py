@@ -175,6 +175,8 @@ def diverged(job: Job, step: int, recipe: Recipe) -> UsageError:
 
 
 def evaluation_steps(recipe: Recipe, first_step: int) -> list[int]:
-    """Steps after which the validation part is evaluated: the start, every `evaluate_every`, and the end."""
-    regular = range(first_step + recipe.evaluate_every, recipe.steps, recipe.evaluate_every)
+    """Steps after which the validation part is evaluated: the start, the multiples of `evaluate_every`, whatever the start, so that
+    early stops of all can be compared, and the end."""
+    every = recipe.evaluate_every
+    regular = range((first_step // every + 1) * every, recipe.steps, every)
     return [first_step, *regular, recipe.steps]

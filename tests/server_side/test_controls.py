@@ -204,3 +204,21 @@ def test_batches_are_a_function_of_seed_and_step_and_cover_an_epoch() -> None:
     later = [order.indices(step) for step in range(6, 20)]
     assert (jumped.indices(19) == later[-1]).all()
     assert (BatchOrder(4, 100, 16).indices(0) != epoch[0]).any()
+
+
+@pytest.mark.parametrize("retrain", ["learning-rate", "fine-tune"])
+def test_a_shuffle_of_trained_weights_has_the_tickets_weights_and_no_pruned_ones(
+    tmp_path: Path, trained: list[Job], retrain: str
+) -> None:
+    """From round 2 on what was pruned before is 0 in the weights that a ticket goes on with."""
+    search(tmp_path, retrain=retrain, rounds=3, prune_fraction=0.4).run()
+    starts = {(job.seed, job.kind, int(sum(m.sum() for m in job.masks.values()))): job for job in trained}
+    shuffles = [(key, job) for key, job in starts.items() if key[1] == "shuffle"]
+    assert len(shuffles) == 6
+    for (seed, _, live), job in shuffles:
+        ticket = starts[seed, "ticket", live]
+        for name, mask in job.masks.items():
+            ours, theirs = job.start[name][mask], ticket.start[name][ticket.masks[name]]
+            assert np.array_equal(np.sort(ours), np.sort(theirs))
+            assert (job.start[name][~mask] == 0).all()
+            assert not np.array_equal(mask, ticket.masks[name])

@@ -110,3 +110,15 @@ def test_bytes_are_as_people_write_them() -> None:
     for text in ("", "KB", "-1", "64 apples", "0"):
         with pytest.raises(UsageError, match="expected bytes like 65536, 64KB"):
             parse_bytes(text, "fit_arena")
+
+
+def test_rounds_do_not_depend_on_a_time_that_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another number of rounds would be another correction of the verdict, and another ticket by the same command."""
+    planned = []
+    for number, milliseconds in enumerate((0.001, 5.0, 1000.0)):
+        monkeypatch.setattr("server_side.fit._step_ms", lambda *given, ms=milliseconds: ms)
+        there = search(tmp_path / str(number), rounds=None, fit_step_ms=1.0, prune_fraction=0.5)
+        planned.append(len(there.ladder.rungs))
+        both = search(tmp_path / f"both{number}", rounds=None, fit_step_ms=1.0, fit_bytes="6KB", prune_fraction=0.5)
+        planned.append(len(both.ladder.rungs))
+    assert planned == planned[:2] * 3

@@ -188,3 +188,12 @@ def test_shuffled_tickets_keep_their_structure(tmp_path: Path, structure: str) -
                 assert (mask.reshape(len(mask), -1, 4).sum(axis=2) == 2).all()
             else:
                 assert (mask.reshape(-1, 4, mask.shape[1]).sum(axis=1) % 4 == 0).all()
+
+
+@pytest.mark.parametrize("steps", [3, 12, 13, 14, 40])
+def test_gradual_pruning_ends_with_the_weights_that_were_asked_for(tmp_path: Path, steps: int) -> None:
+    """Also where a training is too short for its cubes of time."""
+    there = search(tmp_path, method="gradual", steps=f"{steps}it", evaluate_every="3it", prune_fraction=0.4)
+    rounds = there.run()
+    for number, live in enumerate(there.ladder.live):
+        assert all(sum(int(m.sum()) for m in masks.values()) == live for masks in rounds[number].masks.values())

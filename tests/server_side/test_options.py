@@ -69,3 +69,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_would_have_no_effect_is_refused(choice: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         Options(**choice).resolve({})
+
+
+def test_what_says_the_same_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"output_prune_fraction 0\.05 with rounds 5 and target_density 0\.1"):
+        Options(rounds=5, target_density=0.1, output_prune_fraction=0.05).resolve({})
+    with pytest.raises(UsageError, match="scope global with structure 2:4"):
+        Options(structure="2:4", scope="global").resolve({})
+    assert Options(structure="2:4", method="synflow").resolve({}).scope == "layerwise"
+
+
+def test_short_trainings_of_a_preset_keep_what_it_is() -> None:
+    assert Options(steps="5ep").resolve(PRESETS["resnet-50"].defaults).rewind_step == "1ep"
+    with pytest.raises(
+        UsageError, match=r"steps '1ep': too short for this model's learning_rate_drops \['80ep', '120ep'\]"
+    ):
+        Options(steps="1ep").resolve(PRESETS["vgg-16"].defaults)

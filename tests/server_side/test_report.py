@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -125,3 +126,15 @@ def test_the_same_rounds_give_the_same_bytes(tmp_path: Path) -> None:
     small = search(tmp_path)
     rounds = small.run()
     assert conclude(small, rounds)[1] == conclude(small, rounds)[1]
+
+
+def test_the_callers_backend_of_matplotlib_stays(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    small = search(tmp_path / "a b", rounds=1)
+    page = Path(summary.conclude(small, small.run(), seconds=1.0)["report"]).read_text()
+    assert mpl.get_backend() == "agg"
+    assert "<td>stability</td>" not in page  # it was not measured here
+    where = html.escape(f"'{tmp_path / 'a b'}'")
+    assert f"--output-dir {where}" in page

@@ -188,7 +188,7 @@ def test_the_time_of_all_starts_is_kept(tmp_path: Path) -> None:
     small = search(tmp_path, rounds=1)
     assert small.directory.spent() == 0
     for _ in range(2):
-        clock = Clock(small.directory)
+        clock = Clock(small.directory, spends=True)
         clock.lap()
         clock.lap()
     first = small.directory.spent()
@@ -196,4 +196,13 @@ def test_the_time_of_all_starts_is_kept(tmp_path: Path) -> None:
     rounds = small.run()
     assert summary.conclude(small, rounds, 0.0)["cost"]["seconds"] == first
     (tmp_path / "spent.json").write_text("damaged")
+    assert small.directory.spent() == 0
+
+
+def test_a_worker_that_does_not_keep_the_time_has_a_clock_of_its_own(tmp_path: Path) -> None:
+    """The one that ends first writes the result, with the seconds of its start, and adds none to those of the run."""
+    small = search(tmp_path, rounds=1)
+    clock = Clock(small.directory, spends=False)
+    clock.lap()
+    assert clock.seconds > 0
     assert small.directory.spent() == 0

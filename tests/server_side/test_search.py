@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from export.ticket import Ticket
-from tests.server_side.searches import blobs, search
+from server_side import summary
+from server_side.training import Recipe, evaluation_steps
+from tests.server_side.searches import Tiny, blobs, search
 
 
 def convolutional() -> Any:
@@ -87,3 +90,56 @@ def test_oneshot_takes_every_mask_from_the_dense_weights(tmp_path: Path) -> None
     dense = rounds[0].trainings["seed0-dense"].final["fc1.weight"]
     mask = rounds[2].masks[0]["fc1.weight"]
     assert np.abs(dense[~mask]).max() <= np.abs(dense[mask]).min()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rounds": 12, "scope": "global", "prune_fraction": 0.7}, "round 7 would have"),
+        (
+            {"rounds": 3, "until_accuracy_falls": True, "prune_fraction": 0.9, "accuracy_tolerance": 0.0},
+            "the accuracy fell",
+        ),
+        ({"rounds": 2}, None),
+    ],
+)
+def test_a_search_that_ends_early_says_why(tmp_path: Path, changes: dict[str, Any], told: str | None) -> None:
+    there = search(tmp_path, reinits=0, shuffles=0, **changes)
+    rounds = there.run()
+    result = summary.conclude(there, rounds, seconds=1.0)
+    assert (result["ended"] is None) == (told is None)
+    if told is None:
+        return
+    assert len(rounds) <= changes["rounds"]
+    assert result["ended"] in summary.as_text(result)
+    assert result["ended"] in Path(result["report"]).read_text()
+    iterative = result["cost"]["steps_per_iterative"]
+    assert iterative == pytest.approx(1.0), "against the rounds that were made"
+
+
+class Dropping(Tiny):
+    """Drops by a function, where no module tells of it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.fc2(torch.nn.functional.dropout(torch.relu(self.fc1(x)), 0.3, self.training)))
+        scores: torch.Tensor = self.out(y)
+        return scores
+
+
+def test_dropout_by_a_function_is_drawn_anew_and_the_same_again(tmp_path: Path) -> None:
+    first, again = (
+        search(tmp_path / name, model=f"{__name__}:Dropping", rounds=1, reinits=0, shuffles=0).run() for name in "ab"
+    )
+    plain = search(tmp_path / "plain", rounds=1, reinits=0, shuffles=0).run()
+    name = "seed0-dense"
+    assert all(np.array_equal(v, again[0].trainings[name].final[n]) for n, v in first[0].trainings[name].final.items())
+    assert not np.array_equal(
+        first[0].trainings[name].final["fc1.weight"], plain[0].trainings[name].final["fc1.weight"]
+    )
+
+
+def test_evaluations_of_all_trainings_are_at_the_same_steps() -> None:
+    recipe = Recipe("adam", 1e-3, 0.0, 0.0, batch=1, steps=100, evaluate_every=30)
+    assert evaluation_steps(recipe, 0) == [0, 30, 60, 90, 100]
+    assert evaluation_steps(recipe, 7) == [7, 30, 60, 90, 100]
+    assert evaluation_steps(recipe, 30) == [30, 60, 90, 100]

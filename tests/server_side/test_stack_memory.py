@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from server_side.errors import UsageError
 from server_side.stack_memory import LiveBytes, StackMemory, stack_memory
@@ -50,3 +51,16 @@ def test_too_little_memory_is_told_with_the_size_that_fits() -> None:
         memory.check(1 << 30)
     with pytest.raises(UsageError, match="smaller --batch"):
         memory.check(120 << 20)
+
+
+def scaled() -> nn.Module:
+    """A factory that looks at its own numbers."""
+    module = nn.Linear(20, 4)
+    with torch.no_grad():
+        module.weight *= 0.1 / float(module.weight.std())
+        module.bias.copy_(torch.from_numpy(np.asarray(torch.randn(4))))
+    return module
+
+
+def test_factories_may_look_at_their_weights(tmp_path: Path) -> None:
+    assert search(tmp_path, model=f"{__name__}:scaled").stack_memory is not None
