@@ -62,7 +62,9 @@ public abstract class TrainingJobService extends JobService {
   @Override
   public boolean onStartJob(JobParameters parameters) {
     work = new Work(parameters, new Slice(policy(), device(), listener()));
-    new Thread(work, "pocket-ticket").start();
+    Thread thread = new Thread(work, "pocket-ticket");
+    thread.setPriority(Thread.MIN_PRIORITY);
+    thread.start();
     return true;
   }
 
