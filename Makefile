@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 HASH := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 NATIVE := $(shell find CMakeLists.txt device_runtime -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt)
-FORMATTED = $(shell find device_runtime tests -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.java') $(shell find examples -name '*.java')
+FORMATTED = $(shell find benchmarks device_runtime examples tests -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.java')
 SANITIZED := build/sanitized
 TSAN := build/tsan
 FUZZ := build/fuzz

@@ -6,8 +6,11 @@ Skips by name what is not installed; `make test` installs what it can.
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +25,8 @@ JUNIT = (Path("/usr/share/java/junit4.jar"), Path("/usr/share/java/hamcrest.jar"
 TESTS = Path(__file__).parent / "io/pocketticket"
 CHECKS = ("-Xcheck:jni", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 FAMILY = "io.pocketticket"
+JAR = "pocket-ticket.jar"
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"{os.getpid()}-{time.time_ns()}"  # the same in all its processes
 HOST = builds.SYSTEMS["x86-64"]
 ARM64 = ANDROID["arm64-v8a"]
 
@@ -43,27 +48,36 @@ def told(what: str) -> Iterator[None]:
         raise AssertionError(f"{what}: exit status {error.returncode}") from error
 
 
+def once(name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process of each run of the tests makes anew; the others may be reading it."""
+    with builds.locked(name) as folder:
+        stamp = folder / "run"
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != RUN:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            stamp.write_text(RUN, encoding="utf-8")
+        return folder
+
+
 @functools.cache
 def jar() -> Path:
     need()
-    with builds.locked("java") as folder, told("javac"):
-        return build(folder / "pocket-ticket.jar")
+    with told("javac"):
+        return once("java", lambda folder: build(folder / JAR)) / JAR
 
 
 @functools.cache
 def tests() -> Path:
     """The classes of the tests."""
-    sdk = jar()
-    with builds.locked("java-tests") as folder, told("javac"):
-        folder.mkdir(exist_ok=True)
-        compile_java(sorted(TESTS.glob("*.java")), folder, [sdk, *JUNIT])
-        return folder
+    path = [jar(), *JUNIT]
+    with told("javac"):
+        return once("java-tests", lambda folder: compile_java(sorted(TESTS.glob("*.java")), folder, path))
 
 
 @functools.cache
 def files() -> Path:
-    with builds.locked("java-fixtures") as folder:
-        return fixtures.write(folder)
+    return once("java-fixtures", fixtures.write)
 
 
 @functools.cache

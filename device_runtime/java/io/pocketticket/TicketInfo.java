@@ -11,7 +11,6 @@ public final class TicketInfo {
   boolean hasTrained;
   int parameterCount;
   long valueCount;
-  long trainedCount;
   long denseCount;
   long liveCount;
   double density;
