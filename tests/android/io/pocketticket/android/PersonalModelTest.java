@@ -256,6 +256,19 @@ public class PersonalModelTest {
   }
 
   @Test
+  public void theSamplesOfALessonAreOverwrittenBeforeTheirFileGoes() throws Exception {
+    try (PersonalModel model = open("a")) {
+      model.begin(lesson);
+      try (RandomAccessFile still = new RandomAccessFile(file("a", "lesson"), "r")) { // of a file without a name, then
+        assertTrue(still.length() > 4 * lesson.training().values().length);
+        model.abandon();
+        assertFalse(file("a", "lesson").exists());
+        for (long left = still.length(); left > 0; --left) assertEquals(0, still.read());
+      }
+    }
+  }
+
+  @Test
   public void aNewLessonTakesThePlaceOfOneUnderWay() throws Exception {
     float[] values = learnt("whole");
     try (PersonalModel model = open("a")) {

@@ -26,7 +26,9 @@ final class Views {
       File file = ComparisonTest.file(Comparison.ASSETS[at]);
       try (Artifact artifact = Artifact.of(file)) {
         Lesson lesson = ComparisonTest.lesson(PictureFormat.of(artifact.info().inputShape()));
-        rivals.add(Comparison.run(Comparison.NAMES[at], artifact, lesson, null));
+        Rival rival = Comparison.run(Comparison.NAMES[at], artifact, lesson, null);
+        System.out.println(rival.name + ": before " + rival.before + "; after " + rival.after);
+        rivals.add(rival);
         if (at == 0) pads(artifact, lesson, output);
       }
     }

@@ -117,8 +117,7 @@ final class CheckpointStore implements AutoCloseable {
 
   /** The lesson is as if it had not been. */
   void deleteLesson() throws IOException {
-    File file = lessonFile(); // goes first: without it its checkpoint means nothing
-    if (file.exists() && !file.delete()) throw new IOException("'" + file + "' cannot be deleted");
+    if (hasLesson()) erase(lessonFile()); // goes first: without it its checkpoint means nothing
     lesson.delete();
   }
 
@@ -147,6 +146,15 @@ final class CheckpointStore implements AutoCloseable {
       in.readFully(content);
       return content;
     }
+  }
+
+  /** With zeros before it goes, as the user's samples are in it; half erased it is no lesson. */
+  private static void erase(File file) throws IOException {
+    try (RandomAccessFile out = new RandomAccessFile(file, "rw")) {
+      out.write(new byte[(int) out.length()]);
+      out.getFD().sync();
+    }
+    if (!file.delete()) throw new IOException("'" + file + "' cannot be deleted");
   }
 
   private static void rename(File from, File to) throws IOException {

@@ -98,7 +98,10 @@ public final class ExampleStore implements AutoCloseable {
     execute("UPDATE examples SET label = ? WHERE id = ?", label, id);
   }
 
-  /** Overwrites a sample with zeros and removes it; no effect where it is no longer there. */
+  /**
+   * Overwrites a sample with zeros and removes it; no effect where it is no longer there. A lesson under way has a copy
+   * until it ends or is abandoned.
+   */
   public synchronized void remove(long id) {
     execute("DELETE FROM examples WHERE id = ?", id);
   }

@@ -19,10 +19,19 @@ public final class PersonalData {
     File[] models = directory.listFiles();
     if (models == null) return;
     for (File model : models) {
-      if (model.isDirectory()) CheckpointStore.open(model, 1).close();
+      if (model.isDirectory()) CheckpointStore.open(model, 1).close(); // before anything is deleted
+    }
+    for (File model : models) {
+      if (model.isDirectory()) eraseLesson(model);
     }
     ExampleStore.delete(directory);
     deleteTree(directory);
+  }
+
+  private static void eraseLesson(File model) throws IOException {
+    try (CheckpointStore store = CheckpointStore.open(model, 1)) {
+      store.deleteAll();
+    }
   }
 
   private static void deleteTree(File file) throws IOException {

@@ -59,10 +59,17 @@ public abstract class TrainingJobService extends JobService {
     return scheduler.schedule(job) == JobScheduler.RESULT_SUCCESS;
   }
 
+  /** Takes {@link #schedule} back; a slice at work stops after its step, and gives the model back. */
+  public static void cancel(@NonNull Context context, int jobId) {
+    ((JobScheduler) context.getSystemService(Context.JOB_SCHEDULER_SERVICE)).cancel(jobId);
+  }
+
   @Override
   public boolean onStartJob(JobParameters parameters) {
     work = new Work(parameters, new Slice(policy(), device(), listener()));
-    new Thread(work, "pocket-ticket").start();
+    Thread thread = new Thread(work, "pocket-ticket");
+    thread.setPriority(Thread.MIN_PRIORITY);
+    thread.start();
     return true;
   }
 

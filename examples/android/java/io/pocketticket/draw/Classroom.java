@@ -1,6 +1,7 @@
 package io.pocketticket.draw;
 
 import android.content.Context;
+import android.os.SystemClock;
 import io.pocketticket.Artifact;
 import io.pocketticket.android.AssetArtifacts;
 import io.pocketticket.android.ExampleStore;
@@ -14,6 +15,9 @@ import java.io.IOException;
 
 /** What screens and the nightly job share: the ticket from the assets, the user's samples, the shipped ones. */
 final class Classroom implements Closeable {
+  private static final int WAITS = 30;
+  private static final int WAIT_MS = 100;
+
   final Artifact artifact;
   final ExampleStore store;
   private final Context context;
@@ -45,6 +49,18 @@ final class Classroom implements Closeable {
 
   PersonalModel model() throws IOException {
     return PersonalModel.open(artifact, Settings.options(), directory(context), Settings.SAVE_EVERY_STEPS);
+  }
+
+  /** The same; waits for a nightly job that was just told to stop. Throws IllegalStateException if it does not. */
+  PersonalModel modelSoon() throws IOException {
+    for (int left = WAITS; left > 0; --left) {
+      try {
+        return model();
+      } catch (IllegalStateException inUse) {
+        SystemClock.sleep(WAIT_MS);
+      }
+    }
+    return model();
   }
 
   /** Of all samples that there are now. */

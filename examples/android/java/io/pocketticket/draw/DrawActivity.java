@@ -21,7 +21,7 @@ import java.util.concurrent.Executors;
 /**
  * Draw a character, see what the network thinks, tell it what is right, and let it learn.
  *
- * <p>The model is open from onStart to onStop, so that the nightly job has it otherwise, and belongs to the worker's
+ * <p>The model is open from onStart to onStop, otherwise the nightly job may have it, and belongs to the worker's
  * thread, which outlives activities: an old one has closed before a new one opens.
  */
 public final class DrawActivity extends Activity implements DrawScreen.Listener {
@@ -48,12 +48,13 @@ public final class DrawActivity extends Activity implements DrawScreen.Listener 
 
     @Override
     final Runnable work() throws IOException {
-      return model == null ? news("Nothing is open; leave the app and come back.") : workOn(model);
+      return model == null ? both(news("Nothing is open; leave the app and come back."), trained()) : workOn(model);
     }
   }
 
   private Classroom classroom; // of the worker's thread, as is the model
   private volatile PersonalModel model;
+  private boolean hasNews; // of the worker's thread: samples that no lesson has seen
   private volatile boolean isTold; // to stop
   private boolean isTraining; // of the main thread
   private DrawScreen screen;
@@ -61,6 +62,7 @@ public final class DrawActivity extends Activity implements DrawScreen.Listener 
   @Override
   protected void onStart() {
     super.onStart();
+    TrainingJobService.cancel(this, NightlyTraining.JOB_ID);
     WORKER.execute(new Task() {
       @Override
       Runnable work() throws IOException {
@@ -76,7 +78,9 @@ public final class DrawActivity extends Activity implements DrawScreen.Listener 
     WORKER.execute(new Task() {
       @Override
       Runnable work() throws IOException {
+        boolean hasMore = model != null && (hasNews || model.hasLesson());
         close();
+        if (hasMore) TrainingJobService.schedule(DrawActivity.this, NightlyTraining.class, NightlyTraining.JOB_ID);
         return null;
       }
     });
@@ -101,7 +105,7 @@ public final class DrawActivity extends Activity implements DrawScreen.Listener 
       @Override
       Runnable workOn(PersonalModel model) {
         boolean heldOut = classroom.store.isHeldOut(classroom.store.add(picture, label));
-        TrainingJobService.schedule(DrawActivity.this, NightlyTraining.class, NightlyTraining.JOB_ID);
+        hasNews = true;
         String name = classroom.artifact.info().labels().get(label);
         return both(news(Sentences.taught(name, heldOut)), scores());
       }
@@ -121,7 +125,10 @@ public final class DrawActivity extends Activity implements DrawScreen.Listener 
       @Override
       Runnable workOn(PersonalModel model) throws IOException {
         try {
-          if (!model.hasLesson()) model.begin(classroom.lesson());
+          if (!model.hasLesson()) {
+            model.begin(classroom.lesson());
+            hasNews = false;
+          }
           LessonReport report = model.learn(new Rollback(Settings.MAY_FORGET), new Watching());
           return both(
               news(report == null ? "The lesson was damaged; train again." : Sentences.lesson(report)), scores());
@@ -183,7 +190,7 @@ public final class DrawActivity extends Activity implements DrawScreen.Listener 
 
   private void open() throws IOException {
     classroom = Classroom.open(this);
-    model = classroom.model();
+    model = classroom.modelSoon();
   }
 
   private void close() throws IOException {
@@ -277,7 +284,7 @@ public final class DrawActivity extends Activity implements DrawScreen.Listener 
       @Override
       public void run() {
         isTraining = false;
-        screen.showTraining(-1);
+        if (screen != null) screen.showTraining(-1);
       }
     };
   }
