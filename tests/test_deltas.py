@@ -188,6 +188,22 @@ def test_without_new_values_a_delta_is_a_few_hundred_bytes() -> None:
     assert len(to_delta_bytes(a, b)) < 600 < len(b)
 
 
+def test_sections_longer_than_deflate_looks_back_are_whole() -> None:
+    random = np.random.default_rng(3)
+    builder = Builder((300,))
+    builder.add("linear", params={"weight": (300, 300)})
+    found = []
+    for flips in (0, 40):
+        mask = np.random.default_rng(4).random((300, 300)) < 0.3
+        mask.ravel()[random.integers(0, mask.size, flips)] ^= True
+        init = {"linear0.weight": np.where(mask, random.normal(size=mask.shape), 0).astype(np.float32)}
+        found.append(Ticket(builder.network(), init, {"linear0.weight": mask}, None, CARD))
+    old, new = (to_native_bytes(ticket) for ticket in found)
+    delta = to_delta_bytes(old, new, (found[0], found[1]))
+    assert len(section(old, 6)) > 50000
+    assert tkd_reader.apply(old, delta) == apply_delta(old, delta) == new
+
+
 def test_an_exported_artifact_is_carried_over_too() -> None:
     old, new = pair_of_adam()
     a, b = to_native_bytes(old), to_native_bytes(new)
@@ -252,6 +268,28 @@ def test_the_golden_delta_is_that_of_the_format() -> None:
     assert (golden / "tiny.tkd").read_bytes() == delta
     assert apply_delta(golden / "tiny.tkt", golden / "tiny.tkd") == new
     assert tkd_reader.apply((golden / "tiny.tkt").read_bytes(), delta) == new
+
+
+def resealed(delta: bytes, **changed: bytes) -> bytes:
+    """With other sections, BASE, SECTIONS, CODES or PLACES, under sound checksums."""
+    names = ("BASE", "SECTIONS", "CODES", "PLACES")
+    sections = {number: changed.get(name, section(delta, number)) for number, name in enumerate(names, start=1)}
+    return file_of(sections, delta[24:56], delta[:8])
+
+
+def test_sound_checksums_do_not_make_a_sound_delta() -> None:
+    delta, _ = make_delta.golden()
+    base = Path(make_delta.__file__).parent / "tiny.tkt"
+    codes = section(delta, 3)
+    with pytest.raises(CorruptDelta, match="another size or SHA-256"):
+        apply_delta(base, resealed(delta, CODES=codes.replace(b"the next one", b"the worse 1!")))
+    count = struct.unpack_from("<3I", section(delta, 1), 96)[2]
+    for last, fits in ((count - 1, True), (count, False)):
+        words = [2 * last + 1] + [0] * (count - 1)  # of the first value alone, folded
+        code = struct.pack("<I", count) + make_delta.stored_block(make_delta.planes(words))
+        why = "SHA-256" if fits else "points behind the values"
+        with pytest.raises(CorruptDelta, match=why):
+            apply_delta(base, resealed(delta, PLACES=code))
 
 
 @pytest.fixture(scope="module")
