@@ -37,7 +37,7 @@ from export.layout import stored_values, whole_values
 from export.ticket import Floats, Ticket, TicketError
 from export.to_native import file_of, to_native_bytes, to_packed_bytes
 from tests.export import tkd_reader
-from tests.export.tickets import CARD, FLOATS, MILD_FLOATS, RECIPE, Builder, norm_params, small_ticket, tickets
+from tests.export.tickets import CARD, FLOATS, MILD_FLOATS, RECIPE, Builder, norm_params, small_ticket, tickets, window
 from tests.golden import make_delta
 
 ADAM = {"card": CARD | {"recipe": RECIPE | {"batch": 4}}}
@@ -107,10 +107,13 @@ def test_a_checkpoint_is_carried_over_as_whole_parameters_say(
         assert trainer.values.tobytes() == expected(compact(before), compact(after), user, start).tobytes()
         trainer.fit(*samples(after, seed), steps=trainer.progress.step + 3)  # it goes on
     for number, moment in moments.items():
-        whole = compact(before).ticket.network.parameters
-        state = sum(parameter.size for parameter in whole if parameter.state)
-        found = moved(compact(before), compact(after), np.concatenate([moment, np.zeros(state, np.float32)]))
-        assert section(carried, number) == found[: len(found) - state].tobytes()
+        old_state, new_state = (state_count(compact(ticket).ticket) for ticket in pair)
+        found = moved(compact(before), compact(after), np.concatenate([moment, np.zeros(old_state, np.float32)]))
+        assert section(carried, number) == found[: len(found) - new_state].tobytes()
+
+
+def state_count(ticket: Ticket) -> int:
+    return sum(parameter.size for parameter in ticket.network.parameters if parameter.state)
 
 
 def taught(ticket: Ticket, old: bytes, start: str, seed: int) -> tuple[bytes, Floats, dict[int, Floats]]:
@@ -171,6 +174,31 @@ def moved(before: Any, after: Any, stored: Floats) -> Floats:
     whole = {name: np.where(held, values, np.float32(0)) for name, (values, held) in spread(before, stored).items()}
     masks = after.original.masks
     return gathered(after, {n: np.where(masks.get(n, True), v, np.float32(0)) for n, v in whole.items()})
+
+
+def test_a_channel_with_running_statistics_may_come_and_go() -> None:
+    """With a mask that lets nothing read it, compaction leaves it out, and its state too."""
+    builder = Builder((2, 3))
+    builder.add("conv", params={"weight": (2, 2, 1)}, groups=1, **window((2, 3), kernel=1, stride=1, pad=0, dilation=1))
+    builder.add("batch_norm", params=norm_params(2), epsilon=0.01, momentum=0.5, frozen=0)
+    builder.add("reshape", shape=(6,))
+    builder.add("linear", params={"weight": (3, 6)})
+    network, random = builder.network(), np.random.default_rng(0)
+    shapes = network.parameter_shapes
+    init = {name: random.uniform(0.5, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    half = np.zeros((3, 6), np.bool_)
+    half[:, :3] = True
+    found = []
+    for mask in (half, np.ones((3, 6), np.bool_)):
+        values = init | {"linear3.weight": np.where(mask, init["linear3.weight"], np.float32(0))}
+        found.append(Ticket(network, values, {"linear3.weight": mask}, None, ADAM["card"]))
+    assert [state_count(compact(ticket).ticket) for ticket in found] == [2, 4]
+    for before, after in (found, found[::-1]):
+        old, new = to_native_bytes(compact(before)), to_native_bytes(compact(after))
+        saved, user, _ = taught(compact(before).ticket, old, "init", 0)
+        with Trainer.open(new, batch=4) as trainer:
+            trainer.restore(update(saved, to_delta_bytes(old, new, (before, after)), base=old))
+            assert trainer.values.tobytes() == expected(compact(before), compact(after), user, "init").tobytes()
 
 
 def pair_of_adam(**changes: Any) -> tuple[Ticket, Ticket]:
