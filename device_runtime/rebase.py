@@ -120,7 +120,7 @@ def _rebased(user: Floats, before: Floats, after: Floats, places: Places | None,
     with np.errstate(over="ignore"):
         moved = (after.astype(np.float64) + (user.astype(np.float64) - before)).astype(np.float32)
     found = np.where(user == before, after, moved).astype(np.float32)
-    for part in _variances(new):
+    for _, part in _running(new):
         found[part] = np.maximum(found[part], np.minimum(user[part], after[part]))
     if not np.isfinite(found).all():
         place = int(np.flatnonzero(~np.isfinite(found))[0])
@@ -135,8 +135,8 @@ def _moved(values: Floats, places: Places | None) -> Floats:
     return np.where(places == NOWHERE, np.float32(0), values[places])
 
 
-def _variances(artifact: Container) -> list[slice]:
-    """Where the running variances stand among the stored values."""
+def _running(artifact: Container) -> list[tuple[slice, slice]]:
+    """Where the running means and variances stand among the stored values."""
     params, graph = artifact.sections[PARAMS], artifact.sections[GRAPH]
     sizes = [
         rows * cols if encoding == MASKED else nnz
@@ -148,8 +148,9 @@ def _variances(artifact: Container) -> list[slice]:
     for _ in range(node_count):
         operator, inputs, parameters, attributes = struct.unpack_from("<4H", graph, at)
         if operator == BATCH_NORM:
-            (number,) = struct.unpack_from("<I", graph, at + 8 + 4 * (inputs + 3))
-            found.append(slice(ends[number] - sizes[number], ends[number]))
+            numbers = struct.unpack_from("<2I", graph, at + 8 + 4 * (inputs + 2))
+            mean, variance = (slice(ends[number] - sizes[number], ends[number]) for number in numbers)
+            found.append((mean, variance))
         at += 8 + 4 * (inputs + parameters + attributes)
     return found
 
@@ -163,24 +164,24 @@ def _checkpoint(mine: bytes, old: bytes, new: bytes, delta: Delta, before: Float
         user = trainer.values
     state = list(STATE_LAYOUT.unpack(file.sections[STATE]))
     state[-2] = len(after)
-    values = _rebased(user, before, after, delta.places, read(new, ARTIFACT))
+    new_file = read(new, ARTIFACT)
+    values = _rebased(user, before, after, delta.places, new_file)
     sections = {STATE: STATE_LAYOUT.pack(*state), VALUES: values.astype("<f4").tobytes()}
     for kind in (MOMENT1, MOMENT2):
         if kind in file.sections:
-            sections[kind] = _moved_moment(
-                np.frombuffer(file.sections[kind], "<f4"), len(user), delta.places, len(after)
-            )
+            moment = np.frombuffer(file.sections[kind], "<f4")
+            sections[kind] = _moved_moment(moment, len(user), delta.places, new_file)
     updated = write(Container(delta.ticket_hash, sections, file.minor), CHECKPOINT)
     with Trainer.open(new, **options) as trainer:
         trainer.restore(updated)
     return updated
 
 
-def _moved_moment(moment: Floats, value_count: int, places: Places | None, new_value_count: int) -> bytes:
-    """State, which has no moment, comes last, as many values as before."""
-    state_count = value_count - len(moment)
-    whole = np.concatenate([moment, np.zeros(state_count, np.float32)])
-    return _moved(whole, places)[: new_value_count - state_count].astype("<f4").tobytes()
+def _moved_moment(moment: Floats, value_count: int, places: Places | None, new: Container) -> bytes:
+    """State comes last and has no moment; a channel that an export left out, and the next one does not, has state too."""
+    whole = _moved(np.concatenate([moment, np.zeros(value_count - len(moment), np.float32)]), places)
+    state_count = sum(part.stop - part.start for parts in _running(new) for part in parts)
+    return whole[: len(whole) - state_count].astype("<f4").tobytes()
 
 
 def _options(sections: Mapping[int, bytes]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from export.layout import stored_values, whole_values
 from export.ticket import Floats, Ticket, TicketError
 from export.to_native import file_of, to_native_bytes, to_packed_bytes
 from tests.export import tkd_reader
-from tests.export.tickets import CARD, FLOATS, MILD_FLOATS, RECIPE, Builder, norm_params, small_ticket, tickets
+from tests.export.tickets import CARD, FLOATS, MILD_FLOATS, RECIPE, Builder, norm_params, small_ticket, tickets, window
 from tests.golden import make_delta
 
 ADAM = {"card": CARD | {"recipe": RECIPE | {"batch": 4}}}
@@ -107,10 +107,13 @@ def test_a_checkpoint_is_carried_over_as_whole_parameters_say(
         assert trainer.values.tobytes() == expected(compact(before), compact(after), user, start).tobytes()
         trainer.fit(*samples(after, seed), steps=trainer.progress.step + 3)  # it goes on
     for number, moment in moments.items():
-        whole = compact(before).ticket.network.parameters
-        state = sum(parameter.size for parameter in whole if parameter.state)
-        found = moved(compact(before), compact(after), np.concatenate([moment, np.zeros(state, np.float32)]))
-        assert section(carried, number) == found[: len(found) - state].tobytes()
+        old_state, new_state = (state_count(compact(ticket).ticket) for ticket in pair)
+        found = moved(compact(before), compact(after), np.concatenate([moment, np.zeros(old_state, np.float32)]))
+        assert section(carried, number) == found[: len(found) - new_state].tobytes()
+
+
+def state_count(ticket: Ticket) -> int:
+    return sum(parameter.size for parameter in ticket.network.parameters if parameter.state)
 
 
 def taught(ticket: Ticket, old: bytes, start: str, seed: int) -> tuple[bytes, Floats, dict[int, Floats]]:
@@ -173,6 +176,31 @@ def moved(before: Any, after: Any, stored: Floats) -> Floats:
     return gathered(after, {n: np.where(masks.get(n, True), v, np.float32(0)) for n, v in whole.items()})
 
 
+def test_a_channel_with_running_statistics_may_come_and_go() -> None:
+    """With a mask that lets nothing read it, compaction leaves it out, and its state too."""
+    builder = Builder((2, 3))
+    builder.add("conv", params={"weight": (2, 2, 1)}, groups=1, **window((2, 3), kernel=1, stride=1, pad=0, dilation=1))
+    builder.add("batch_norm", params=norm_params(2), epsilon=0.01, momentum=0.5, frozen=0)
+    builder.add("reshape", shape=(6,))
+    builder.add("linear", params={"weight": (3, 6)})
+    network, random = builder.network(), np.random.default_rng(0)
+    shapes = network.parameter_shapes
+    init = {name: random.uniform(0.5, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    half = np.zeros((3, 6), np.bool_)
+    half[:, :3] = True
+    found = []
+    for mask in (half, np.ones((3, 6), np.bool_)):
+        values = init | {"linear3.weight": np.where(mask, init["linear3.weight"], np.float32(0))}
+        found.append(Ticket(network, values, {"linear3.weight": mask}, None, ADAM["card"]))
+    assert [state_count(compact(ticket).ticket) for ticket in found] == [2, 4]
+    for before, after in (found, found[::-1]):
+        old, new = to_native_bytes(compact(before)), to_native_bytes(compact(after))
+        saved, user, _ = taught(compact(before).ticket, old, "init", 0)
+        with Trainer.open(new, batch=4) as trainer:
+            trainer.restore(update(saved, to_delta_bytes(old, new, (before, after)), base=old))
+            assert trainer.values.tobytes() == expected(compact(before), compact(after), user, "init").tobytes()
+
+
 def pair_of_adam(**changes: Any) -> tuple[Ticket, Ticket]:
     """The small ticket with trained values, and its successor with others."""
     old = small_ticket(**ADAM)
@@ -186,6 +214,22 @@ def test_without_new_values_a_delta_is_a_few_hundred_bytes() -> None:
     old, new = pair_of_adam()
     a, b = to_native_bytes(old), to_native_bytes(new)
     assert len(to_delta_bytes(a, b)) < 600 < len(b)
+
+
+def test_sections_longer_than_deflate_looks_back_are_whole() -> None:
+    random = np.random.default_rng(3)
+    builder = Builder((300,))
+    builder.add("linear", params={"weight": (300, 300)})
+    found = []
+    for flips in (0, 40):
+        mask = np.random.default_rng(4).random((300, 300)) < 0.3
+        mask.ravel()[random.integers(0, mask.size, flips)] ^= True
+        init = {"linear0.weight": np.where(mask, random.normal(size=mask.shape), 0).astype(np.float32)}
+        found.append(Ticket(builder.network(), init, {"linear0.weight": mask}, None, CARD))
+    old, new = (to_native_bytes(ticket) for ticket in found)
+    delta = to_delta_bytes(old, new, (found[0], found[1]))
+    assert len(section(old, 6)) > 50000
+    assert tkd_reader.apply(old, delta) == apply_delta(old, delta) == new
 
 
 def test_an_exported_artifact_is_carried_over_too() -> None:
@@ -252,6 +296,28 @@ def test_the_golden_delta_is_that_of_the_format() -> None:
     assert (golden / "tiny.tkd").read_bytes() == delta
     assert apply_delta(golden / "tiny.tkt", golden / "tiny.tkd") == new
     assert tkd_reader.apply((golden / "tiny.tkt").read_bytes(), delta) == new
+
+
+def resealed(delta: bytes, **changed: bytes) -> bytes:
+    """With other sections, BASE, SECTIONS, CODES or PLACES, under sound checksums."""
+    names = ("BASE", "SECTIONS", "CODES", "PLACES")
+    sections = {number: changed.get(name, section(delta, number)) for number, name in enumerate(names, start=1)}
+    return file_of(sections, delta[24:56], delta[:8])
+
+
+def test_sound_checksums_do_not_make_a_sound_delta() -> None:
+    delta, _ = make_delta.golden()
+    base = Path(make_delta.__file__).parent / "tiny.tkt"
+    codes = section(delta, 3)
+    with pytest.raises(CorruptDelta, match="another size or SHA-256"):
+        apply_delta(base, resealed(delta, CODES=codes.replace(b"the next one", b"the worse 1!")))
+    count = struct.unpack_from("<3I", section(delta, 1), 96)[2]
+    for last, fits in ((count - 1, True), (count, False)):
+        words = [2 * last + 1] + [0] * (count - 1)  # of the first value alone, folded
+        code = struct.pack("<I", count) + make_delta.stored_block(make_delta.planes(words))
+        why = "SHA-256" if fits else "points behind the values"
+        with pytest.raises(CorruptDelta, match=why):
+            apply_delta(base, resealed(delta, PLACES=code))
 
 
 @pytest.fixture(scope="module")

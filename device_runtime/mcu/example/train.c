@@ -7,7 +7,14 @@
 #include "data.h"
 #include "ticket_runtime.h"
 
-enum { STEPS = TKT_STEPS, MAX_ELEMENTS = TKT_MAX_ELEMENTS }; /* of the build */
+#ifndef TKT_STEPS
+#define TKT_STEPS 120
+#endif
+#ifndef TKT_MAX_ELEMENTS
+#define TKT_MAX_ELEMENTS 1024
+#endif
+
+enum { STEPS = TKT_STEPS, MAX_ELEMENTS = TKT_MAX_ELEMENTS };
 
 static tkt_error g_error;
 static float g_sample[MAX_ELEMENTS];
