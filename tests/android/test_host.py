@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from tests.android import host
 from tests.java import jvm
+from tests.targets import builds
 
+NETWORK = re.compile(r"\b(javax?|android)\.net\.|\b(Server|Datagram)?Socket(Channel)?\b|HttpURLConnection|\bWebView\b")
 Record = Callable[[str, object], None]
 
 # Everything else of library and app is plain Java. A class joins this list only if it cannot do without Android.
@@ -19,6 +22,13 @@ TOUCH_ANDROID = {
 def test_what_decides_does_not_touch_android() -> None:
     sources = [*host.LIBRARY.rglob("*.java"), *host.APP.rglob("*.java")]
     assert {path.stem for path in sources if host.touches_android(path)} == TOUCH_ANDROID
+
+
+def test_no_java_of_the_device_side_names_a_class_of_the_network() -> None:
+    sources = [*host.LIBRARY.rglob("*.java"), *host.APP.rglob("*.java"), *(builds.RUNTIME / "java").rglob("*.java")]
+    assert len(sources) > 50
+    assert [path.name for path in sources if NETWORK.search(path.read_text(encoding="utf-8"))] == []
+    assert all(NETWORK.search(text) for text in ("import java.net.URL;", "import android.net.Uri;", "new Socket(h, 1)"))
 
 
 def test_the_plain_classes(record_property: Record) -> None:

@@ -10,8 +10,10 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.android import digits, host
-from tests.java import jvm
+from tests.java import arm64, jvm
 from tests.targets import builds
 
 Record = Callable[[str, object], None]
@@ -34,6 +36,16 @@ def test_what_is_drawn_is_learnt(record_property: Record) -> None:
     names = [f"io.pocketticket.draw.{name}" for name in ("PictureFormatTest", "ComparisonTest")]
     output = host.run(path(), host.JUNIT, *names, options=(*jvm.CHECKS, f"-Ddigits={assets()}"))
     record_property("JUnit tests", jvm.junit_passed(output))
+
+
+@pytest.mark.slow
+def test_lessons_with_the_library_of_android_on_an_emulated_arm(record_property: Record) -> None:
+    jvm.need()
+    words = arm64.command(host.JUNIT, "io.pocketticket.draw.ComparisonTest")
+    class_path = ":".join(str(entry) for entry in path())
+    at = words.index(host.JUNIT)
+    words[at:at] = ["-classpath", class_path, f"-Ddigits={assets()}"]  # the last class path is the one that counts
+    record_property("JUnit tests", jvm.junit_passed(builds.run(words)))
 
 
 def test_the_views_can_be_looked_at() -> None:

@@ -73,8 +73,8 @@ final class CheckpointStore implements AutoCloseable {
     return new File(directory, "lesson");
   }
 
+  /** What an earlier lesson left must have been deleted. */
   void begin(Lesson fresh, Score before, long goalEpochs) throws IOException {
-    deleteLesson(); // the rest of one that was given up
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     DataOutputStream out = new DataOutputStream(bytes);
     out.writeInt(MAGIC);
