@@ -1,10 +1,9 @@
-"""No artifact is handed out before it has trained: its gradients and losses against PyTorch, on samples drawn at random.
+"""No artifact is handed out before it has trained: its gradients, predictions and losses against PyTorch, on samples at random.
 
-Every gradient over several steps, so that a later one meets what the earlier ones left in memory; finite differences of the
-loss at some weights; the losses of a run of training. In float64 on PyTorch's side. Dropout, whose draws differ from runtime to
-runtime, is switched off for it. Refuses an artifact whose errors are above what rounding explains: a fixed share, or several times
-those of PyTorch in float32 with weights that are off by about as much as that rounds. Such errors are large where an element lies on
-the kink of a ReLU, two of a maximum are equal, or a batch norm divides by next to nothing.
+Every gradient over several steps, so that a later one meets what earlier ones and predictions left in memory; finite differences
+of the loss at some weights; the losses of a run of training. In float64 on PyTorch's side. Dropout, whose draws differ from runtime
+to runtime, is switched off for it. Refuses an artifact whose errors are above what rounding explains: a fixed share, or several times
+those of PyTorch in float32 with weights that are off by about as much as that rounds. docs/gate.md has the limits and their reasons.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ SAMPLES = 4  # of a step, at most: fewer elements lie on a kink, and the referen
 LARGEST_ERROR = 5e-4
 FLOOR = 0.01
 LARGEST_DIFFERENCE = 1e-3  # of a loss, as a share of it or of 1
+LARGEST_OUTPUT_ERROR = 1e-4  # of a prediction, as a share of the largest one or of 1
 TIMES_FLOAT32 = 5  # as far off as PyTorch in float32, the worst of
 PERTURBED = 3  # runs with weights that are moved by this share:
 PERTURBATION = 4e-6
@@ -48,11 +48,14 @@ class GateError(TicketError):
 @dataclass(frozen=True)
 class Passed:
     """Of each parameter the largest error of its gradient, as a share of its norm, and the most that was allowed in a step; the
-    median error of its finite differences, as a share of its largest element. Of the losses the largest error, and the most that was allowed."""
+    median error of its finite differences, as a share of its largest element. Of the predictions and of the losses the largest error, and the
+    most that was allowed."""
 
     gradients: Mapping[str, float]
     allowed: Mapping[str, float]
     finite_differences: Mapping[str, float]
+    outputs: float
+    outputs_allowed: float
     losses: float
     losses_allowed: float
 
@@ -61,12 +64,14 @@ class Passed:
             "gradients": dict(self.gradients),
             "largest_gradient_error": max(self.gradients.values()),
             "finite_differences": dict(self.finite_differences),
+            "output_difference": self.outputs,
             "loss_difference": self.losses,
             "gradient_steps": GRADIENT_STEPS,
             "loss_steps": LOSS_STEPS,
             "allowed": {
                 "gradients": dict(self.allowed),
                 "finite_differences": LARGEST_MEDIAN,
+                "output_difference": self.outputs_allowed,
                 "loss_difference": self.losses_allowed,
             },
             "reference": f"torch {torch.__version__}, float64",
@@ -80,7 +85,7 @@ def check(ticket: Ticket, places: Places, open_trainer: Callable[[], Trainer]) -
     with open_trainer() as trainer:
         errors, allowed, differences = gate.gradients(trainer)
     with open_trainer() as trainer:
-        return Passed(errors, allowed, differences, *gate.losses(trainer))
+        return Passed(errors, allowed, differences, gate.output_error, gate.output_allowed, *gate.losses(trainer))
 
 
 def without_dropout(ticket: Ticket) -> Ticket:
@@ -105,6 +110,8 @@ class _Gate:
         self.input = normalisation(ticket)
         self.state = {parameter.name for parameter in self.network.parameters if parameter.state}
         self.masks = {name: torch.from_numpy(mask.copy()) for name, mask in ticket.masks.items()}
+        self.output_error = self.output_allowed = 0.0
+        self.of_outputs = np.random.default_rng(1)  # its own: the batches do not depend on what is predicted
 
     def gradients(self, trainer: Trainer) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
         worst: dict[str, float] = {}
@@ -112,6 +119,7 @@ class _Gate:
         for step in range(GRADIENT_STEPS):
             batch = self.batch(trainer.batch, part=step == 2)  # one of them is not full
             values = self.values(trainer)
+            self.predict(trainer, values, batch[0], step)
             trainer.compute_gradients(*batch)
             found, wanted = self.named(trainer.gradients, state=False), self.wanted(values, batch, torch.float64)
             rounded = self.rounded(values, batch, wanted)
@@ -126,9 +134,32 @@ class _Gate:
             trainer.train_step(*self.batch(trainer.batch))
         return worst, most, self.differences(values, batch, found)
 
+    def predict(self, trainer: Trainer, values: Tensors, x: Floats, step: int) -> None:
+        wanted = self.outputs(values, x, torch.float64)
+        scale = max(1.0, float(wanted.abs().max()))
+        runs = [self.outputs(self.moved(values, self.of_outputs), x, torch.float32) for _ in range(PERTURBED)]
+        rounded = max(float((run - wanted).abs().max()) for run in runs) / scale
+        error = float((torch.from_numpy(trainer.predict(x)) - wanted).abs().max()) / scale
+        allowed = max(LARGEST_OUTPUT_ERROR, TIMES_FLOAT32 * rounded)
+        self.output_error, self.output_allowed = max(self.output_error, error), max(self.output_allowed, allowed)
+        if not error <= allowed:
+            raise GateError(f"a prediction is off by {error:.2g} in step {step} (allowed: {allowed:.2g})")
+
+    def outputs(self, values: Tensors, x: Floats, dtype: torch.dtype) -> torch.Tensor:
+        """What a trainer predicts, by PyTorch."""
+        samples = reference.normalised(torch.from_numpy(x).to(dtype), self.input)
+        with torch.no_grad():
+            scores = reference.run(self.document, {n: v.to(dtype) for n, v in values.items()}, samples)
+        if self.network.loss == "cross_entropy":
+            return torch.softmax(scores, 1)
+        return torch.sigmoid(scores) if self.network.loss == "bce" else scores
+
     def losses(self, trainer: Trainer) -> tuple[float, float]:
         values = self.values(trainer)
-        exact, single = _Training(self, values, torch.float64), _Training(self, self.moved(values), torch.float32)
+        exact, single = (
+            _Training(self, values, torch.float64),
+            _Training(self, self.moved(values, self.random), torch.float32),
+        )
         worst = rounded = 0.0
         for step in range(LOSS_STEPS):
             batch = self.batch(trainer.batch)
@@ -199,11 +230,14 @@ class _Gate:
 
     def rounded(self, values: Tensors, batch: Batch, wanted: Tensors) -> dict[str, float]:
         """How far off PyTorch is in float32, at most."""
-        runs = [self.errors(self.wanted(self.moved(values), batch, torch.float32), wanted) for _ in range(PERTURBED)]
+        runs = [
+            self.errors(self.wanted(self.moved(values, self.random), batch, torch.float32), wanted)
+            for _ in range(PERTURBED)
+        ]
         return {name: max(run[name] for run in runs) for name in wanted}
 
-    def moved(self, values: Tensors) -> Tensors:
-        share = {name: torch.from_numpy(self.random.standard_normal(value.shape)) for name, value in values.items()}
+    def moved(self, values: Tensors, random: np.random.Generator) -> Tensors:
+        share = {name: torch.from_numpy(random.standard_normal(value.shape)) for name, value in values.items()}
         return {name: value * (1 + PERTURBATION * share[name]) for name, value in values.items()}
 
     def live(self, name: str, value: torch.Tensor) -> torch.Tensor:

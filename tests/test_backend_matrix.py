@@ -54,6 +54,10 @@ def batch_norm() -> nn.Sequential:
     return nn.Sequential(*first, *second, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 4))
 
 
+def wide() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(12, 400), nn.Tanh(), nn.Linear(400, 400), nn.Tanh(), nn.Linear(400, 4))
+
+
 NETS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (mlp, (12,)),
     "conv": (conv, (2, 6, 6)),
@@ -84,11 +88,12 @@ class Run:
 def ticket_of(net: str, recipe: str) -> Ticket:
     """A third of the weights, at random, of torch's initialisation."""
     torch.manual_seed(0)
-    build, shape = NETS[net]
+    build, shape = {**NETS, "wide": (wide, (12,))}[net]
     module = build()
     network, state = lower(module, shape), {name: v.numpy() for name, v in module.state_dict().items()}
     random = np.random.default_rng(0)
-    masks = {name: random.random(network.parameter_shapes[name]) < 0.35 for name in network.prunable}
+    density = 0.05 if net == "wide" else 0.35
+    masks = {name: random.random(network.parameter_shapes[name]) < density for name in network.prunable}
     init = {p.name: state[p.name] * masks.get(p.name, np.float32(1)) for p in network.parameters}
     return Ticket(network, init, masks, card=CARD | {"recipe": {**RECIPE, "batch": BATCH, **RECIPES[recipe]}})
 
@@ -97,7 +102,8 @@ def data_of(net: str) -> Data:
     """Four classes around points of their own, raw: of mean 0.25 and a standard deviation of about 0.25."""
     random = np.random.default_rng(1)
     y = random.integers(0, 4, SAMPLES)
-    points, noise = (random.normal(size=(count, *NETS[net][1])) for count in (4, SAMPLES))
+    shape = ticket_of(net, "sgd").network.input_shape
+    points, noise = (random.normal(size=(count, *shape)) for count in (4, SAMPLES))
     x = 0.25 + 0.25 * (points[y] + noise)
     return Data(x.astype(np.float32), y, np.repeat(["ann", "bob"], SAMPLES // 2))
 
@@ -145,6 +151,27 @@ def test_every_runtime_trains_a_ticket_to_the_same_losses_and_values(backend: st
     assert found.evaluation.loss == pytest.approx(native.evaluation.loss, rel=10 * LOSS_TOLERANCE)
     assert found.evaluation.correct == native.evaluation.correct
     np.testing.assert_allclose(found.probabilities, native.probabilities, atol=VALUE_TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", ["native", *OTHERS])
+def test_predicting_between_steps_changes_no_bit(backend: str) -> None:
+    """ExecuTorch's methods work in one memory where they are loaded from one program: predicting then spoilt the parameters."""
+    data = data_of("wide")
+    path, options = opened(backend, "wide", "momentum")
+    with Trainer.open(path, seed=SEED, **options) as calm, Trainer.open(path, seed=SEED, **options) as asked:
+        wanted, found = [], []
+        for step in range(1, 9):
+            wanted.append(calm.fit(data.x, data.labels, steps=step).losses)
+            values = asked.values.tobytes()
+            first = asked.predict(data.x).tobytes()
+            assert asked.predict(data.x).tobytes() == first
+            assert asked.values.tobytes() == values
+            found.append(asked.fit(data.x, data.labels, steps=step).losses)
+        asked.compute_gradients(data.x[:BATCH], data.labels[:BATCH])
+        gradients = asked.gradients.tobytes()
+        asked.evaluate(data.x, data.labels)
+        assert asked.gradients.tobytes() == gradients
+        assert np.concatenate(found).tobytes() == np.concatenate(wanted).tobytes()
 
 
 @pytest.mark.parametrize("net", NETS)

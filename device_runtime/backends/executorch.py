@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,26 @@ DIGEST_BYTES = 32
 PREFIX = "values."  # of a parameter's name in the program
 
 
+@dataclass(frozen=True)
+class Method:
+    """A method, and what it needs alive: the program, in whose memory it works, and the bytes of that."""
+
+    method: Any
+    program: Any
+    content: bytes
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> Sequence[Any]:
+        """Its outputs, where they lie until the next run."""
+        self.method.set_inputs(inputs)
+        self.method.execute()
+        return list(self.method.get_outputs(clone_outputs=False))
+
+
 class Program:
-    """An artifact's program as that runtime has loaded it, its description, and what one must know to call it."""
+    """An artifact's program, its description, and what one must know to call it."""
 
     def __init__(self, content: bytes) -> None:
-        self._bytes = _checked(content)  # which that runtime reads for as long as it is used
-        with silent():
-            self._loaded = self._or_refused(portable_lib._load_program_from_buffer, self._bytes)
+        self._bytes = _checked(content)
         (text,) = self.told("description")
         self.description = read_description(text.encode(), len(content), {"program": len(self._bytes)})
         try:
@@ -50,13 +64,16 @@ class Program:
         except (KeyError, TypeError) as error:
             raise CorruptArtifact(f"the program does not say its {error}; export the ticket again") from error
 
-    def method(self, name: str) -> Any:
+    def method(self, name: str) -> Method:
+        """In a loaded program of its own: from Python all methods of one work in the same memory, so that `predict` would
+        overwrite the parameters of `train`."""
         with silent():
-            return self._or_refused(self._loaded.load_method, name)
+            loaded = self._or_refused(portable_lib._load_program_from_buffer, self._bytes)
+            return Method(self._or_refused(loaded.load_method, name), loaded, self._bytes)
 
     def told(self, name: str) -> list[Any]:
         """What a method without inputs returns."""
-        return list(self.method(name)(clone_outputs=True))
+        return list(self.method(name).method(clone_outputs=True))
 
     def _or_refused(self, load: Any, what: Any) -> Any:
         try:
@@ -87,11 +104,13 @@ class ExecutorchEngine(BackendEngine):
         with silent():
             if portable_lib._threadpool_get_thread_count() != settings["threads"]:
                 portable_lib._unsafe_reset_threadpool(settings["threads"])
-        self._program, self._train, self._predict = program, program.method("train"), program.method("predict")
+        self._program, self._train = program, program.method("train")
+        self._predict: Method | None = None  # loaded when it is asked for: it has as much memory again
         (self._first_gradient,) = program.told("__et_training_gradients_index_train")
         (first_parameter,) = program.told("__et_training_parameters_index_train")
         self._names = [name.removeprefix(PREFIX) for name in program.told("__et_training_fqn_train")]
-        tensors = dict(zip(self._names, self._train.get_outputs(clone_outputs=False)[first_parameter:], strict=True))
+        outputs = self._train.method.get_outputs(clone_outputs=False)
+        tensors = dict(zip(self._names, outputs[first_parameter:], strict=True))
         # In that runtime's own memory, to be written in place.
         self._tensors = {p.name: tensors[p.name] for p in self.description.parameters if not p.state}
         self._optimizer = optimizer_of({name: tensor.numpy() for name, tensor in self._tensors.items()}, settings)
@@ -105,10 +124,9 @@ class ExecutorchEngine(BackendEngine):
         present = torch.zeros(self._program.batch)
         present[: len(samples)] = 1
         labels = targets.astype(np.int64) if self.description.info.loss == "cross_entropy" else targets
-        inputs = [self._samples(samples), self._filled_up(labels), present, *self._state.values(), *self._factors()]
-        self._train.set_inputs(inputs)
-        self._train.execute()
-        outputs = self._train.get_outputs(clone_outputs=False)
+        outputs = self._train.run(
+            [self._samples(samples), self._filled_up(labels), present, *self._state.values(), *self._factors()]
+        )
         moved, gradients = outputs[1 : self._first_gradient], outputs[self._first_gradient :]
         self._moved = {name: new.clone() for name, new in zip(self._program.moving, moved, strict=True)}
         self._gradients = {name: new.numpy() for name, new in zip(self._names, gradients, strict=False)}
@@ -123,10 +141,10 @@ class ExecutorchEngine(BackendEngine):
         self._state |= self._moved
 
     def _scores(self, samples: Floats) -> Floats:
+        if self._predict is None:
+            self._predict = self._program.method("predict")
         values = {**self._tensors, **self._state}
-        self._predict.set_inputs([self._samples(samples), *(values[p.name] for p in self.description.parameters)])
-        self._predict.execute()
-        (scores,) = self._predict.get_outputs(clone_outputs=False)
+        (scores,) = self._predict.run([self._samples(samples), *(values[p.name] for p in self.description.parameters)])
         return np.array(scores.numpy()[: len(samples)])
 
     def _check(self, samples: Floats, most: int | None = None) -> None:
@@ -162,8 +180,8 @@ class ExecutorchEngine(BackendEngine):
 
     def _release(self) -> None:
         self._optimizer.values, self._tensors, self._gradients = {}, {}, {}  # before the memory that they lie in
-        self._train = self._predict = None
-        del self._program
+        self._predict = None
+        del self._train, self._program
 
     def _identity(self) -> dict[str, Any]:
         return super()._identity() | {"moments": len(self._optimizer.moments)}

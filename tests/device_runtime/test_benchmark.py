@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("safetensors", reason="the benchmark builds its artifact by export, which needs safetensors")
 
-from benchmarks import dense_fallback, device_memory, device_step, half_activations, layers, sparse_rival
+from benchmarks import artifacts, dense_fallback, device_memory, device_step, half_activations, layers, sparse_rival
 from device_runtime import inspect
 from export import layout
 from export.layout import layouts
@@ -208,3 +208,26 @@ def test_what_half_floats_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert 0 < row["gradient_error"] < 0.01
         assert row["half"]["arena_bytes"] < row["float32"]["arena_bytes"]
     assert "digits conv net" in capsys.readouterr().out
+
+
+def test_the_artifacts_of_a_small_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime.training.api", reason="needs the `ort` extra")
+    monkeypatch.setattr(artifacts, "NETWORKS", {"digits": ("lenet-300-100-digits", 0.05, False)})
+    monkeypatch.setattr(artifacts, "ARTIFACTS", {n: a for n, a in artifacts.ARTIFACTS.items() if n != "executorch"})
+    monkeypatch.setattr(artifacts, "DENSE", ("onnx", "ort"))
+    path = tmp_path / "result.json"
+    assert artifacts.main(["--networks", "digits", "--mnist", str(tmp_path / "nowhere"), "--json", str(path)]) == 0
+    (row,) = json.loads(path.read_text())["networks"]
+    found = row["artifacts"]
+    assert row["live"] == pytest.approx(0.05 * row["parameters"], rel=0.02)
+    assert found["packed, float16"]["bytes"] < found["packed, float32"]["bytes"] < found["native"]["bytes"]
+    assert found["onnx"]["bytes"] < found["native"]["bytes"] < 0.2 * min(row["dense_bytes"].values())
+    for name in ("native", "ort"):
+        assert 0 < found[name]["gate"]["largest_gradient_error"] < found[name]["gate"]["allowed_there"]
+    assert found["onnx"]["largest_probability_difference"] < 1e-6
+    assert "no seed" in found["packed, a seed"]["refused"]
+    out, err = capsys.readouterr()
+    assert f"digits, packed, a seed: {found['packed, a seed']['refused']}" in out
+    assert "nothing is trained on MNIST" in err

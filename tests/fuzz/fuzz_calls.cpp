@@ -12,7 +12,7 @@ using fuzz::Input;
 using fuzz::Snapshot;
 using fuzz::Trainer;
 
-constexpr uint32_t kMaxCalls = 40, kMaxSamples = 40, kThreads = 3;
+constexpr uint32_t kMaxCalls = 40, kMaxSamples = 40, kMaxDrawn = 100, kThreads = 3;
 
 class Program {
  public:
@@ -29,7 +29,7 @@ class Program {
     memset(&error_, 'x', sizeof error_);
     null_given_ = false;
     if (handle == nullptr && in_.below(4) != 0) return open();
-    switch (in_.below(22)) {
+    switch (in_.below(23)) {
       case 0: return open();
       case 1: return inspect();
       case 2: return operators();
@@ -50,7 +50,8 @@ class Program {
       case 17: return write(tkt_export_bytes, tkt_export, &exported_);
       case 18: return restore();
       case 19: return set_learning_rate();
-      case 20: return tkt_close(in_.rarely() ? nullptr : trainer_->at);
+      case 20: return draw();
+      case 21: return tkt_close(in_.rarely() ? nullptr : trainer_->at);
       default: tkt_close(std::exchange(trainer_->at, nullptr));
     }
   }
@@ -319,6 +320,26 @@ class Program {
     const tkt_status status =
         attempt([&](tkt_trainer *trainer, tkt_error *error) { return tkt_set_learning_rate(trainer, rate, error); });
     if (status == TKT_OK) REQUIRE(rate >= 0 && rate - rate == 0);
+  }
+
+  // Needs no trainer. What is drawn is finite, and each element depends on its number, not on the call it is drawn by.
+  void draw() {
+    const uint64_t seed = uint64_t(in_.word()) << 32 | in_.word();
+    const uint32_t stream = in_.count(0), distribution = in_.below(4), first = in_.count(0),
+                   count = in_.count(7) % kMaxDrawn;
+    const float a = in_.number(), b = in_.rarely() ? in_.number() : float(in_.below(3));
+    const Exact<float> values(count), again(1), untouched(count);
+    tkt_error *const error = this->error();
+    float *const to = given(values.get());
+    const tkt_status status = tkt_draw(seed, stream, distribution, a, b, first, count, to, error);
+    check(status, error);
+    if (status != TKT_OK) REQUIRE(memcmp(values.get(), untouched.get(), values.bytes()) == 0);
+    if (status != TKT_OK || count == 0) return;
+    REQUIRE(uint64_t(first) + count <= uint64_t(1) << 32 && distribution < 3 && a - a == 0 && b - b == 0);
+    for (uint32_t i = 0; i < count; ++i) REQUIRE(values[i] - values[i] == 0);
+    const uint32_t chosen = in_.word() % count;
+    REQUIRE(tkt_draw(seed, stream, distribution, a, b, first + chosen, 1, again.get(), nullptr) == TKT_OK);
+    REQUIRE(memcmp(again.get(), &values[chosen], sizeof(float)) == 0);
   }
 
   void reset() {
