@@ -77,6 +77,15 @@ class Lab:
         step = self.search.rewind_step
         return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
 
+    def check_rewound(self) -> None:
+        """Raises UsageError where the search's tickets started from weights that were trained further than to the rewind
+        step: what an experiment starts there has less training behind it than they have."""
+        if (retrain := self.search.options.retrain) != "weights":
+            raise UsageError(
+                f"'{self.search.directory.path}' was searched with retrain {retrain}: its tickets start from trained weights, and "
+                "this compares them with networks that start from those of the rewind step; take a run with --retrain weights"
+            )
+
     def fresh(self, seed: int, *purpose: str | int) -> Values:
         """Initial weights of a new draw."""
         drawn = self.search.model.initial_weights(derive(seed, *purpose))

@@ -1,7 +1,7 @@
 """Do tickets carry over to other data? Found on each data set, trained on each, beside the one found there and reinits.
 
 The others are `data`, searched here to the chosen round by the options of the search, without controls, or `runs`, finished
-searches of the same network, quotas and seeds. A ticket is trained by the recipe of the place where it is trained, from the weights
+searches of the same network, quotas and seeds; all of them with rewound weights. A ticket is trained by the recipe of the place where it is trained, from the weights
 of its own rewind step; its reinit has its mask and fresh weights. Samples must have the same shape. Where the number of classes
 differs the output layer does not carry over: its weights are fresh and its mask has the ticket's share of live weights, at random.
 """
@@ -84,10 +84,13 @@ def plan(lab: Lab) -> list[tuple[str, int, int]]:
 
 
 def places(lab: Lab) -> list[Place]:
-    """The search's own data first. Raises UsageError where another has other samples, layers, quotas or seeds."""
+    """The search's own data first. Raises UsageError where another has other samples, layers, quotas or seeds, or where tickets
+    did not start at the rewind step."""
     from server_side.lab import open_lab
 
     finished = [open_lab(Path(run), lab.path.name, None, lab.watch) for run in lab.options.runs]
+    for each in (lab, *finished):
+        each.check_rewound()
     found = [
         Place(lab.search, lab.rounds),
         *(Place(_searched(lab, data), []) for data in lab.options.data),

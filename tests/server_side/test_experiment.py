@@ -220,3 +220,27 @@ def test_another_round_is_asked_about_and_the_report_keeps_its_ticket(
     assert printed["result"]["density"] == results["rounds"][other]["density"] != results["density"]
     assert main(["two-peaked", str(run), "--label", "other-round", "--quiet"]) == 2
     assert f"an experiment on round {other}, not {chosen}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("retrain", ["learning-rate", "fine-tune"])
+def test_tickets_of_trained_weights_are_not_compared_with_rewound_ones(
+    tmp_path: Path, retrain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = finished(tmp_path / "run", retrain=retrain, rounds=1)
+    data = "--data+=tests.server_side.test_experiments_transfer:mirrored"
+    for command in (["supermask"], ["necessity"], ["transfer", data]):
+        assert main([command[0], str(trained), *command[1:], "--quiet"]) == 2
+        error = capsys.readouterr().err
+        assert f"was searched with retrain {retrain}: its tickets start from trained weights" in error
+        assert error.count("\n") == 1
+    assert not (trained / "experiments").exists()
+    assert told(capsys, "survivors", str(trained))["result"]["at_step"] == 0
+
+
+def test_a_place_whose_tickets_start_from_trained_weights_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirrored = "tests.server_side.test_experiments_transfer:mirrored"
+    other = finished(tmp_path / "other", data=mirrored, retrain="learning-rate")
+    assert main(["transfer", str(run), f'--runs=["{other}"]', "--quiet"]) == 2
+    assert f"'{other}' was searched with retrain learning-rate" in capsys.readouterr().err
