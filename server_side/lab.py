@@ -26,12 +26,13 @@ from export.atomic import write_file
 from export.ticket import load_ticket
 from server_side import report
 from server_side.controls import Values, apply_masks
-from server_side.data import Split
+from server_side.data import ARRAYS, Split
 from server_side.errors import UsageError
 from server_side.experiments import FOLDER
 from server_side.find import prepare
 from server_side.models import Model, load_model
 from server_side.options import Options
+from server_side.presets import PRESETS
 from server_side.run_directory import kept_options
 from server_side.search import Round, Search
 from server_side.seeds import derive
@@ -181,6 +182,7 @@ def open_lab(run: Path, label: str, options: Any, watch: Watch, number: int | No
         raise UsageError(f"run directory '{run}' holds no search; find a ticket first, or name its directory")
     if unknown := sorted(set(kept) - {field.name for field in fields(Options)}):
         raise UsageError(f"run directory '{run}' was begun with '{unknown[0]}', which is unknown here; find it anew")
+    _check_named(run, kept)
     search = prepare(Options(**{**kept, "output_dir": str(run), "quiet": True}), watch)
     torch.set_num_threads(search.options.threads)
     found = _read(run / "results.json")
@@ -225,6 +227,20 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def _check_named(run: Path, kept: dict[str, Any]) -> None:
+    """Raises UsageError where data or model were Python objects, of which a run directory has no more than a hash."""
+    model = str(kept.get("model", ""))
+    nameless = [
+        *(["data were given as arrays"] if kept.get("data") == ARRAYS else []),
+        *([f"model '{model}' cannot be imported"] if model and model not in PRESETS and ":" not in model else []),
+    ]
+    if nameless:
+        raise UsageError(
+            f"run directory '{run}': its {' and its '.join(nameless)}, so an experiment cannot have them again; run find_ticket "
+            "with a model in an importable module and data by a source, e.g. npz:FILE or package.module:function"
+        )
 
 
 def _check_same(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:

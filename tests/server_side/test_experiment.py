@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server_side import experiments, summary
+from server_side import experiments, find_ticket, summary
 from server_side.errors import UsageError
 from server_side.experiment import main
 from server_side.lab import Lab
 from server_side.training import Interrupted, Job, Training
 from tests.server_side.experiments import finished, lab, told
-from tests.server_side.searches import Watcher, search
+from tests.server_side.searches import Tiny, Watcher, blobs, search
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,33 @@ def test_another_round_is_asked_about_and_the_report_keeps_its_ticket(
     assert printed["result"]["density"] == results["rounds"][other]["density"] != results["density"]
     assert main(["two-peaked", str(run), "--label", "other-round", "--quiet"]) == 2
     assert f"an experiment on round {other}, not {chosen}" in capsys.readouterr().err
+
+
+def test_a_run_of_what_has_no_name_is_refused_with_what_to_give(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unnamed() -> Tiny:
+        return Tiny()
+
+    settings: dict[str, Any] = {"seeds": 1, "rounds": 1, "reinits": 0, "shuffles": 0, "stability": False}
+    settings |= {"steps": "10it", "evaluate_every": "10it", "batch": 16, "validation": 0.2, "engine": "stacked"}
+    arrays = blobs()["x"], blobs()["y"]
+    for name, model, data, said in (
+        ("arrays", Tiny, arrays, ["its data were given as arrays, so"]),
+        (
+            "function",
+            unnamed,
+            "tests.server_side.searches:blobs",
+            ["its model 'unnamed-", "' cannot be imported"],
+        ),
+        ("both", unnamed, arrays, ["its data were given as arrays and its model 'unnamed-"]),
+    ):
+        find_ticket(model, data, output_dir=tmp_path / name, **settings)
+        assert main(["supermask", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert all(part in error for part in said)
+        assert "data by a source, e.g. npz:FILE" in error
+        assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("retrain", ["learning-rate", "fine-tune"])
