@@ -104,6 +104,14 @@ def by_score(
     return masks
 
 
+def check_flow(module: nn.Module, keeper: Keeper, batches: scores.Batches, weights: Values, *, trained: bool) -> None:
+    """Raises UsageError where synflow finds no flow through a network that starts with `weights`. What is 0 throughout, like
+    the scales of residual branches in some initialisations, counts as 1 if it is `trained` before it is scored."""
+    if trained:
+        weights = {name: value if value.any() else np.ones_like(value) for name, value in weights.items()}
+    scores.score("synflow", module, weights, keeper.all_live(), batches, seed=0)
+
+
 def at_random(keeper: Keeper, seed: int, number: int) -> Masks:
     """As many live weights as round `number` leaves, anywhere; nested over rounds."""
     masks = keeper.all_live()
