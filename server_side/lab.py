@@ -47,14 +47,35 @@ IDENTITY = "identity.json"
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
-@dataclass(frozen=True)
-class Lab:
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A search, and in `rounds` what it found; empty while it is not run."""
+
+    search: Search
+    rounds: list[Round]
+
+    @property
+    def name(self) -> str:
+        """Of its data."""
+        return self.search.data.name
+
+    def rewound(self, seed: int) -> Values:
+        """The dense network's weights of `seed` at the rewind step, which a ticket of any mask would start from."""
+        step = self.search.rewind_step
+        return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
+
+    def fresh(self, seed: int, *purpose: str | int) -> Values:
+        """Initial weights of a new draw."""
+        drawn = self.search.model.initial_weights(derive(seed, *purpose))
+        return {name: value.numpy() for name, value in drawn.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Lab(Place):
     """A finished search and a place for an experiment on it. `options` are those of the experiment; `found` is what `find`
     told in results.json; `number` is the round whose tickets are asked about, by default that of the search's ticket; `path` is
     the experiment's own folder."""
 
-    search: Search
-    rounds: list[Round]
     found: dict[str, Any]
     number: int
     options: Any
@@ -73,11 +94,6 @@ class Lab:
         """The weights that the chosen round's ticket of `seed` started from, pruned ones 0."""
         return apply_masks(self.chosen.start[seed], self.chosen.masks[seed])
 
-    def rewound(self, seed: int) -> Values:
-        """The dense network's weights of `seed` at the rewind step, which a ticket of any mask would start from."""
-        step = self.search.rewind_step
-        return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
-
     def check_rewound(self) -> None:
         """Raises UsageError where the search's tickets started from weights that were trained further than to the rewind
         step: what an experiment starts there has less training behind it than they have."""
@@ -86,11 +102,6 @@ class Lab:
                 f"'{self.search.directory.path}' was searched with retrain {retrain}: its tickets start from trained weights, and "
                 "this compares them with networks that start from those of the rewind step; take a run with --retrain weights"
             )
-
-    def fresh(self, seed: int, *purpose: str | int) -> Values:
-        """Initial weights of a new draw."""
-        drawn = self.search.model.initial_weights(derive(seed, *purpose))
-        return {name: value.numpy() for name, value in drawn.items()}
 
     def train(
         self,

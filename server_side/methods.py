@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from export.network import Network
-from server_side import scores, structures
+from server_side import option_rules, scores, structures
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.data import Split
 from server_side.early_bird import EarlyBird
@@ -29,9 +29,7 @@ from server_side.regrow import erk_counts
 from server_side.seeds import BatchOrder, derive
 from server_side.training import Job, Training
 
-TRAINED = ("iterative", "oneshot")
-SCORED = ("random", "magnitude", "snip", "grasp", "synflow")
-MOVING = ("rigl", "gradual", "l1", "gates")
+SCORED, MOVING = option_rules.AT_REWIND_STEP, option_rules.MOVING
 SYNFLOW_ITERATIONS = 100
 SAMPLES_A_CLASS = 10  # that snip and grasp look at, as in Wang et al. 2020
 CHECKS = 40  # of the mask of an early bird, in a training

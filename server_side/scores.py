@@ -132,7 +132,7 @@ def synflow(
             absolute[name] = np.zeros(tuple(buffer.shape))
     net = _Copy(module, absolute, masks, device, batch_statistics=False)
     ones = torch.ones(1, *input_shape, dtype=torch.float64, device=device)
-    with _Unsaturated():  # type: ignore[no-untyped-call]
+    with _Unsaturated():
         outputs = net(ones).sum()
     flow = {name: gradient * net.weights[name] for name, gradient in net.gradients(outputs).items()}
     for name, scores in flow.items():

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from server_side.controls import Values, apply_masks, shuffle_masks
+from server_side.controls import Values, apply_masks
 from server_side.figures import density_axis, drawn, plot_estimates
-from server_side.seeds import derive, generator
+from server_side.seeds import generator
 from server_side.significance import estimate
 
 if TYPE_CHECKING:
@@ -58,9 +58,8 @@ def _round(lab: Lab, r: Round) -> dict[str, Any]:
 def _networks(lab: Lab, r: Round, seed: int) -> dict[str, Values]:
     """Of one seed, by kind. What is compared to the ticket differs from it in one thing: where, or which weights."""
     start, masks = r.start[seed], r.masks[seed]
-    fresh_seed = derive(seed, "supermask", "reinit", r.number)
-    fresh = {name: value.numpy() for name, value in lab.search.model.initial_weights(fresh_seed).items()}
-    shuffled = shuffle_masks(masks, generator(seed, "supermask", "shuffle", r.number))
+    fresh = lab.fresh(seed, "supermask", "reinit", r.number)
+    shuffled = lab.search.keeper.shuffled(masks, r.number, generator(seed, "supermask", "shuffle", r.number))
     return {
         "ticket": apply_masks(start, masks),
         "shuffle": apply_masks(start, shuffled),

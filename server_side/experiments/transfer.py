@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -22,14 +22,12 @@ from server_side.comparison import Copies, chosen_copies, copies_by_kind, differ
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.errors import UsageError
 from server_side.figures import drawn
+from server_side.lab import Lab, Place, open_lab
 from server_side.prune import Masks
-from server_side.search import Round, Search, measure
-from server_side.seeds import derive, generator
+from server_side.search import Search, measure
+from server_side.seeds import generator
 from server_side.stability import with_rewind_step
 from server_side.training import Job
-
-if TYPE_CHECKING:
-    from server_side.lab import Lab
 
 
 @dataclass(frozen=True)
@@ -44,26 +42,6 @@ class Options:
     def __post_init__(self) -> None:
         if not (self.data or self.runs):
             raise UsageError("data: name at least one other data set, or a run directory by runs")
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A data set with its search, and in `rounds` what was found there; empty while its search is not run."""
-
-    search: Search
-    rounds: list[Round]
-
-    @property
-    def name(self) -> str:
-        return self.search.data.name
-
-    def fresh(self, seed: int, *purpose: str | int) -> Values:
-        drawn = self.search.model.initial_weights(derive(seed, "transfer", *purpose))
-        return {name: value.numpy() for name, value in drawn.items()}
-
-    def rewound(self, seed: int) -> Values:
-        step = self.search.rewind_step
-        return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
 
 
 def plan(lab: Lab) -> list[tuple[str, int, int]]:
@@ -86,15 +64,13 @@ def plan(lab: Lab) -> list[tuple[str, int, int]]:
 def places(lab: Lab) -> list[Place]:
     """The search's own data first. Raises UsageError where another has other samples, layers, quotas or seeds, or where tickets
     did not start at the rewind step."""
-    from server_side.lab import open_lab
-
     finished = [open_lab(Path(run), lab.path.name, None, lab.watch) for run in lab.options.runs]
     for each in (lab, *finished):
         each.check_rewound()
-    found = [
-        Place(lab.search, lab.rounds),
+    found: list[Place] = [
+        lab,
         *(Place(_searched(lab, data), []) for data in lab.options.data),
-        *(Place(other.search, other.rounds) for other in finished),
+        *finished,
     ]
     for number, place in enumerate(found):
         _check_comparable(lab, place)
@@ -199,7 +175,7 @@ def transfer_jobs(lab: Lab, there: list[Place], place: Place) -> Iterator[Job]:
             values, masks = carried(source, place, seed, lab.chosen.number)
             if source is not place:
                 yield Job(seed, "moved", number, apply_masks(values, masks), masks, place.search.rewind_step)
-            fresh = place.fresh(seed, "reinit", source.name, place.name)
+            fresh = place.fresh(seed, "transfer", "reinit", source.name, place.name)
             yield Job(seed, "reinit", number, apply_masks(fresh, masks), masks)
 
 
@@ -208,7 +184,7 @@ def carried(source: Place, place: Place, seed: int, number: int) -> tuple[Values
     values, masks = source.rewound(seed), source.rounds[number].masks[seed]
     shapes = place.search.model.network.parameter_shapes
     other = [name for name, value in values.items() if value.shape != shapes[name]]
-    fresh = place.fresh(seed, "output", source.name, place.name) if other else {}
+    fresh = place.fresh(seed, "transfer", "output", source.name, place.name) if other else {}
     drawn = generator(seed, "transfer", "output", source.name, place.name)
     resized = {name: _of_share(float(masks[name].mean()), shapes[name]) for name in other if name in masks}
     return {**values, **{name: fresh[name] for name in other}}, {**masks, **shuffle_masks(resized, drawn)}

@@ -62,6 +62,15 @@ def test_what_a_ticket_is_compared_with_differs_in_one_thing(run: Path) -> None:
     assert (shuffled == networks["shuffle"][name]).all()  # the same again
 
 
+def test_a_shuffle_has_the_structure_of_the_run(tmp_path: Path) -> None:
+    """Rows stay whole: other places alone are what it differs by."""
+    there = lab(finished(tmp_path, structure="rows", exclude=["out"], seeds=1, rounds=1, reinits=0, shuffles=0))
+    r = there.rounds[1]
+    rows = (supermask._networks(there, r, 0)["shuffle"]["fc1.weight"] != 0).mean(axis=1)
+    assert set(rows) == {0.0, 1.0}
+    assert rows.sum() == r.masks[0]["fc1.weight"].any(axis=1).sum()
+
+
 def test_survivors_by_tenth() -> None:
     weights = np.array([-0.1, 0.9, -0.8, 0.2, 0.3, -0.4, 0.5, 0.6, 0.7, -1.0] * 2, np.float32)
     mask = np.abs(weights) > 0.75

@@ -92,12 +92,12 @@ def test_synflow_is_refused_before_training_where_nothing_flows(tmp_path: Path) 
             search(tmp_path / "run", method="synflow", model=f"{__name__}:{model}", rewind_step=step)
     assert not (tmp_path / "run").exists()
     for step in ("10it", "auto"):  # by then its scale will have moved
-        assert search(tmp_path / step, method="synflow", model=f"{__name__}:gated", rewind_step=step).options
+        assert search(tmp_path / step, method="synflow", model=f"{__name__}:gated", rewind_step=step).seeds
 
 
 def test_synflow_scores_mobilenet_whose_activations_are_relu6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "SYNFLOW_ITERATIONS", 2)
-    steps = {"steps": "10ep", "evaluate_every": "1ep", "rewind_step": "0it"}
+    steps: dict[str, Any] = {"steps": "10ep", "evaluate_every": "1ep", "rewind_step": "0it"}
     data = f"{__name__}:pictures"
     small = search(tmp_path, method="synflow", model="mobilenet", data=data, rounds=1, **steps)
     batches = methods.score_batches(small.split, 0, 16)
