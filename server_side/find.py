@@ -151,7 +151,7 @@ def prepare(
     nothing is trained or written. `worker`: who this process is, alone without it."""
     import torch
 
-    from server_side import tracking
+    from server_side import methods, tracking
     from server_side.data import load_data, split
     from server_side.models import load_model
     from server_side.option_rules import check_settled
@@ -201,6 +201,10 @@ def prepare(
         )
     if (layer := search.ladder.emptied_layer()) is not None:
         raise UsageError(f"layer '{layer}' would lose its last live weight in round 1; take a smaller prune_fraction")
+    if options.method == "synflow":  # what it cannot score is refused before anything is trained
+        batches = methods.score_batches(parts, options.seed, recipe.batch)
+        later = rewind_step > 0 or options.rewind_step == "auto"
+        methods.check_flow(model.factory(), search.keeper, batches, search.theta(options.seed), trained=later)
     if options.accelerator == "cuda" and search.stack_memory is not None:
         search.stack_memory.check(torch.cuda.mem_get_info(worker.local_rank)[0])
     check_ticket_there(path / "ticket")

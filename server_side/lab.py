@@ -26,12 +26,13 @@ from export.atomic import write_file
 from export.ticket import load_ticket
 from server_side import report
 from server_side.controls import Values, apply_masks
-from server_side.data import Split
+from server_side.data import ARRAYS, Split
 from server_side.errors import UsageError
 from server_side.experiments import FOLDER
 from server_side.find import prepare
 from server_side.models import Model, load_model
 from server_side.options import Options
+from server_side.presets import PRESETS
 from server_side.run_directory import kept_options
 from server_side.search import Round, Search
 from server_side.seeds import derive
@@ -46,14 +47,35 @@ IDENTITY = "identity.json"
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
-@dataclass(frozen=True)
-class Lab:
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A search, and in `rounds` what it found; empty while it is not run."""
+
+    search: Search
+    rounds: list[Round]
+
+    @property
+    def name(self) -> str:
+        """Of its data."""
+        return self.search.data.name
+
+    def rewound(self, seed: int) -> Values:
+        """The dense network's weights of `seed` at the rewind step, which a ticket of any mask would start from."""
+        step = self.search.rewind_step
+        return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
+
+    def fresh(self, seed: int, *purpose: str | int) -> Values:
+        """Initial weights of a new draw."""
+        drawn = self.search.model.initial_weights(derive(seed, *purpose))
+        return {name: value.numpy() for name, value in drawn.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Lab(Place):
     """A finished search and a place for an experiment on it. `options` are those of the experiment; `found` is what `find`
     told in results.json; `number` is the round whose tickets are asked about, by default that of the search's ticket; `path` is
     the experiment's own folder."""
 
-    search: Search
-    rounds: list[Round]
     found: dict[str, Any]
     number: int
     options: Any
@@ -72,15 +94,14 @@ class Lab:
         """The weights that the chosen round's ticket of `seed` started from, pruned ones 0."""
         return apply_masks(self.chosen.start[seed], self.chosen.masks[seed])
 
-    def rewound(self, seed: int) -> Values:
-        """The dense network's weights of `seed` at the rewind step, which a ticket of any mask would start from."""
-        step = self.search.rewind_step
-        return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
-
-    def fresh(self, seed: int, *purpose: str | int) -> Values:
-        """Initial weights of a new draw."""
-        drawn = self.search.model.initial_weights(derive(seed, *purpose))
-        return {name: value.numpy() for name, value in drawn.items()}
+    def check_rewound(self) -> None:
+        """Raises UsageError where the search's tickets started from weights that were trained further than to the rewind
+        step: what an experiment starts there has less training behind it than they have."""
+        if (retrain := self.search.options.retrain) != "weights":
+            raise UsageError(
+                f"'{self.search.directory.path}' was searched with retrain {retrain}: its tickets start from trained weights, and "
+                "this compares them with networks that start from those of the rewind step; take a run with --retrain weights"
+            )
 
     def train(
         self,
@@ -172,6 +193,7 @@ def open_lab(run: Path, label: str, options: Any, watch: Watch, number: int | No
         raise UsageError(f"run directory '{run}' holds no search; find a ticket first, or name its directory")
     if unknown := sorted(set(kept) - {field.name for field in fields(Options)}):
         raise UsageError(f"run directory '{run}' was begun with '{unknown[0]}', which is unknown here; find it anew")
+    _check_named(run, kept)
     search = prepare(Options(**{**kept, "output_dir": str(run), "quiet": True}), watch)
     torch.set_num_threads(search.options.threads)
     found = _read(run / "results.json")
@@ -216,6 +238,20 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def _check_named(run: Path, kept: dict[str, Any]) -> None:
+    """Raises UsageError where data or model were Python objects, of which a run directory has no more than a hash."""
+    model = str(kept.get("model", ""))
+    nameless = [
+        *(["data were given as arrays"] if kept.get("data") == ARRAYS else []),
+        *([f"model '{model}' cannot be imported"] if model and model not in PRESETS and ":" not in model else []),
+    ]
+    if nameless:
+        raise UsageError(
+            f"run directory '{run}': its {' and its '.join(nameless)}, so an experiment cannot have them again; run find_ticket "
+            "with a model in an importable module and data by a source, e.g. npz:FILE or package.module:function"
+        )
 
 
 def _check_same(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:

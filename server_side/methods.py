@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from export.network import Network
-from server_side import scores, structures
+from server_side import option_rules, scores, structures
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.data import Split
 from server_side.early_bird import EarlyBird
@@ -29,9 +29,7 @@ from server_side.regrow import erk_counts
 from server_side.seeds import BatchOrder, derive
 from server_side.training import Job, Training
 
-TRAINED = ("iterative", "oneshot")
-SCORED = ("random", "magnitude", "snip", "grasp", "synflow")
-MOVING = ("rigl", "gradual", "l1", "gates")
+SCORED, MOVING = option_rules.AT_REWIND_STEP, option_rules.MOVING
 SYNFLOW_ITERATIONS = 100
 SAMPLES_A_CLASS = 10  # that snip and grasp look at, as in Wang et al. 2020
 CHECKS = 40  # of the mask of an early bird, in a training
@@ -102,6 +100,14 @@ def by_score(
         found = scores.score(cast("scores.Criterion", method), module, weights, masks, batches, seed=seed)
         masks = keeper.keep(found, masks, number, cut / cuts)
     return masks
+
+
+def check_flow(module: nn.Module, keeper: Keeper, batches: scores.Batches, weights: Values, *, trained: bool) -> None:
+    """Raises UsageError where synflow finds no flow through a network that starts with `weights`. What is 0 throughout, like
+    the scales of residual branches in some initialisations, counts as 1 if it is `trained` before it is scored."""
+    if trained:
+        weights = {name: value if value.any() else np.ones_like(value) for name, value in weights.items()}
+    scores.score("synflow", module, weights, keeper.all_live(), batches, seed=0)
 
 
 def at_random(keeper: Keeper, seed: int, number: int) -> Masks:

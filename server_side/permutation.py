@@ -72,11 +72,13 @@ def _mask(masks: Masks, layer: dict[str, str]) -> NDArray[np.float32]:
 
 
 def copies(values: Values, masks: Masks, chain: Chain, count: int) -> list[tuple[Values, Masks]]:
-    """The ticket, and the same in `count` - 1 other places that overlap as little as those of `disjoint_orders`."""
-    found, taken = [(values, masks)], masks
+    """The ticket, and the same in `count` - 1 other places that overlap as little as those of `disjoint_orders`. A layer without
+    a mask is whole wherever its units are: it has no say."""
+    whole = {layer["weight"]: np.ones(values[layer["weight"]].shape, np.bool_) for layer in chain} | masks
+    found, taken = [(values, masks)], whole
     while len(found) < count:
-        orders = disjoint_orders(masks, chain, taken)
-        place = permuted(masks, chain, orders)
-        found.append((permuted(values, chain, orders), place))
+        orders = disjoint_orders(whole, chain, taken)
+        place = permuted(whole, chain, orders)
+        found.append((permuted(values, chain, orders), {name: place[name] for name in masks}))
         taken = {name: taken[name] | place[name] for name in taken}
     return found

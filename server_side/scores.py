@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from server_side.errors import UsageError
 from server_side.prune import Masks
@@ -121,7 +122,9 @@ def synflow(
 
     Between layers of a homogeneous network without biases the scores have equal sums. Batch norm works in eval mode, its
     parameters absolute as the authors have it; its mean counts as 0, which it is at initialisation, as subtracting one
-    would break what the method rests on: that everything is positive. Raises UsageError where something else does.
+    would break what the method rests on: that everything is positive. ReLU6 counts as ReLU: the method is defined for
+    activations with f(cx) = c f(x) for c > 0, which ReLU6 is as far as it does not saturate, and weights that all add up
+    drive it far beyond 6, where nothing flows back. Raises UsageError where something else stops the flow.
     """
     absolute = {name: np.abs(value).astype(np.float64) for name, value in values.items()}
     for name, buffer in module.named_buffers():
@@ -129,7 +132,9 @@ def synflow(
             absolute[name] = np.zeros(tuple(buffer.shape))
     net = _Copy(module, absolute, masks, device, batch_statistics=False)
     ones = torch.ones(1, *input_shape, dtype=torch.float64, device=device)
-    flow = {name: gradient * net.weights[name] for name, gradient in net.gradients(net(ones).sum()).items()}
+    with _Unsaturated():
+        outputs = net(ones).sum()
+    flow = {name: gradient * net.weights[name] for name, gradient in net.gradients(outputs).items()}
     for name, scores in flow.items():
         if (scores < 0).any() or not (scores > 0).any():
             raise UsageError(
@@ -137,6 +142,19 @@ def synflow(
                 "its inputs (no layer norm, softmax or saturated activation) and that the masks leave connected"
             )
     return _as_numpy(flow)
+
+
+class _Unsaturated(TorchFunctionMode):
+    """ReLU6 computes ReLU, as a module or a function; as a module it is hardtanh from 0 to 6."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        bounds = (named.get("min_val"), named.get("max_val"))
+        if func is F.relu6 or (func is F.hardtanh and bounds == (0, 6)):
+            return F.relu(args[0])
+        return func(*args, **named)
 
 
 class _Copy:

@@ -35,8 +35,8 @@ def interval(
 def estimate(values: Sequence[float] | NDArray[np.float64], confidence: float = CONFIDENCE) -> dict[str, Any]:
     """Mean, ends of its interval and the value of each seed, as JSON: None for NaN."""
     mean, low, high = interval(values, confidence)
-    by_seed = [_known(float(value)) for value in np.asarray(values, np.float64)]
-    return {"mean": _known(mean), "low": low, "high": high, "by_seed": by_seed}
+    by_seed = [known(float(value)) for value in np.asarray(values, np.float64)]
+    return {"mean": known(mean), "low": low, "high": high, "by_seed": by_seed}
 
 
 def share(hits: int, count: int, confidence: float = CONFIDENCE) -> dict[str, Any]:
@@ -95,7 +95,8 @@ def has_no_spread(differences: NDArray[np.float64]) -> bool:
     return len(there) > 1 and float(there.std(ddof=1)) <= _rounding(there)
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """As JSON: None for NaN."""
     return None if np.isnan(value) else value
 
 

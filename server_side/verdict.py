@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server_side.significance import ROUNDING, has_no_spread, holm, interval, p_above, p_below, p_equivalent
+from server_side.significance import ROUNDING, has_no_spread, holm, interval, known, p_above, p_below, p_equivalent
 
 ALPHA = 0.05  # of every one-sided test; an end of a two-sided interval of 1 - 2 ALPHA is its dual
 SMALL_DENSITY = 0.5  # p' << p: at least half of the weights are gone
@@ -43,10 +43,10 @@ class Measured:
             mean, low, high = interval(values)
             there = values[~np.isnan(values)]
             result |= {
-                name: _known(mean),
+                name: known(mean),
                 f"{name}_std": float(there.std(ddof=1)) if len(there) > 1 else None,
                 f"{name}_interval": [low, high],
-                f"{name}_by_seed": [_known(float(value)) for value in values],
+                f"{name}_by_seed": [known(float(value)) for value in values],
             }
         return result
 
@@ -116,7 +116,7 @@ def judge(
 
 def _estimated(values: NDArray[np.float64]) -> dict[str, Any]:
     mean, low, high = interval(values, 1 - 2 * ALPHA)
-    return {"difference": _known(mean), "low": low, "high": high}
+    return {"difference": known(mean), "low": low, "high": high}
 
 
 def _decided(p_value: float | None) -> dict[str, Any]:
@@ -142,10 +142,6 @@ def _warnings(gain: NDArray[np.float64], leads: Mapping[str, NDArray[np.float64]
     if any(has_no_spread(differences) for differences in (gain, *leads.values())):
         told.append("all seeds differ by the same accuracy: the test part is too small to show their spread")
     return told
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def choose(rounds: Sequence[Mapping[str, Measured]], densities: Sequence[float], tolerance: float) -> int:

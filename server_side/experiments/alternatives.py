@@ -1,10 +1,12 @@
 """The ticket against dense, pruned after training, new weights on its mask, and small dense students, distilled and not.
 
 All train as many steps on the same batches of the same data as the search did, and are evaluated as it does. `pruned` is the
-dense network, trained, pruned once by magnitude to the ticket's density by the search's quotas, and trained as many steps again,
-at the last learning rate. Students are dense networks of at most the ticket's weights, in two forms (student.py), with fresh weights:
+dense network, trained, pruned once by magnitude to the ticket's density by the search's quotas, and trained as many steps again:
+at the last learning rate (fine-tuning), or, as that of a cosine or a line is next to nothing, by the whole schedule once more
+(learning-rate rewinding; both of Renda et al. 2020); `pruned_rate` tells which. Students are dense networks of at most the ticket's weights, in two forms (student.py), with fresh weights:
 `scaled` and `even` learn from the labels, `scaled-distilled` and `even-distilled` also from the scores of the seed's trained dense
-network (distillation.py). `before` is what must have been trained for one seed before the first step of a training.
+network (distillation.py). `before` is what must have been trained for one seed before the first step of a training. `artifact_bytes` is
+null where the device's format cannot hold the network.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from export.network import Network
-from export.ticket import Ticket
+from export.ticket import Ticket, TicketError
 from server_side import methods
 from server_side.comparison import HEAD, chosen_copies, copies_by_kind, difference, figure, gap, line, told
 from server_side.controls import Values, apply_masks
@@ -31,6 +33,8 @@ from server_side.training import Job
 
 if TYPE_CHECKING:
     from server_side.lab import Lab
+
+FALLING = ("cosine", "linear")  # schedules that end next to 0
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,24 @@ def run(lab: Lab) -> dict[str, Any]:
         "density": lab.chosen.density,
         "temperature": lab.options.temperature,
         "share": lab.options.share,
+        "pruned_rate": "last" if holds_rate(lab) else "schedule",
         "kinds": {kind: {**sizes[kind], **told(known[kind], goals)} for kind in sizes},
         "ticket - others": {kind: difference(known["ticket"], known[kind]) for kind in sizes if kind != "ticket"},
     }
 
 
 def pruned_jobs(lab: Lab) -> Iterator[Job]:
-    """The trained dense networks, pruned by the search's own quotas, at the rate that training ended with."""
+    """The trained dense networks, pruned by the search's own quotas."""
     keeper = lab.search.keeper
     for seed in lab.seeds:
         trained = lab.rounds[0].trainings[f"seed{seed}-dense"].final
         masks = methods.by_magnitude(keeper, trained, keeper.all_live(), lab.chosen.number)
-        yield Job(seed, "pruned", 0, apply_masks(trained, masks), masks, holds_rate=True)
+        yield Job(seed, "pruned", 0, apply_masks(trained, masks), masks, holds_rate=holds_rate(lab))
+
+
+def holds_rate(lab: Lab) -> bool:
+    """Whether pruned networks train on at the rate that training ended with, or by the schedule from its beginning."""
+    return lab.search.recipe.schedule not in FALLING
 
 
 def student_jobs(lab: Lab, teach: bool = False) -> Iterator[Job]:
@@ -112,7 +122,7 @@ def weights_of(network: Network, masks: Masks) -> int:
     return sum(int(masks[name].sum()) if name in masks else math.prod(shapes[name]) for name in network.prunable)
 
 
-def _sizes(lab: Lab, jobs: Mapping[str, list[Job]]) -> dict[str, dict[str, int]]:
+def _sizes(lab: Lab, jobs: Mapping[str, list[Job]]) -> dict[str, dict[str, int | None]]:
     """Of each kind, for the search's first seed: weights, bytes of the artifact and steps before its training."""
     network, seed, steps = lab.search.model.network, lab.search.options.seed, lab.search.recipe.steps
     live = lab.chosen.masks[seed]
@@ -127,11 +137,19 @@ def _sizes(lab: Lab, jobs: Mapping[str, list[Job]]) -> dict[str, dict[str, int]]
     return {
         kind: {
             "weights": weights_of(network, masks),
-            "artifact_bytes": footprint(Ticket(network, start, masks, card=lab.found["card"]), Limits()).artifact_bytes,
+            "artifact_bytes": _artifact_bytes(Ticket(network, start, masks, card=lab.found["card"])),
             "before": before,
         }
         for kind, (start, masks, before) in kinds.items()
     }
+
+
+def _artifact_bytes(ticket: Ticket) -> int | None:
+    """None where the format has no room for it, of which the search warned."""
+    try:
+        return footprint(ticket, Limits()).artifact_bytes
+    except TicketError:
+        return None
 
 
 def steps_to_ticket(lab: Lab) -> int:
@@ -149,8 +167,13 @@ def explain(result: dict[str, Any]) -> list[str]:
     kinds = result["kinds"]
     lines = [f"{HEAD:<80}{'weights':>12}{'bytes':>12}{'steps before':>14}"]
     for kind, row in kinds.items():
-        lines.append(f"{line(kind, row):<80}{row['weights']:>12,}{row['artifact_bytes']:>12,}{row['before']:>14,}")
-    lines += ["", f"students distilled at temperature {result['temperature']:g}, {result['share']:.0%} of the loss"]
+        size = "-" if row["artifact_bytes"] is None else f"{row['artifact_bytes']:,}"
+        lines.append(f"{line(kind, row):<80}{row['weights']:>12,}{size:>12}{row['before']:>14,}")
+    if any(row["artifact_bytes"] is None for row in kinds.values()):
+        lines.append("- for bytes: beyond what the format of devices holds")
+    rate = {"last": "at the last learning rate", "schedule": "by the whole schedule once more"}[result["pruned_rate"]]
+    lines += ["", f"pruned: trained, pruned once, and trained on {rate}"]
+    lines += [f"students distilled at temperature {result['temperature']:g}, {result['share']:.0%} of the loss"]
     return lines + [gap(f"ticket - {kind}", found) for kind, found in result["ticket - others"].items()]
 
 

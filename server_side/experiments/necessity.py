@@ -64,7 +64,8 @@ class Options:
 
 
 def plan(lab: Lab) -> list[tuple[str, int, int]]:
-    """At most so much. Raises UsageError where `shared` names no layer."""
+    """At most so much. Raises UsageError where `shared` names no layer, or the tickets did not start at the rewind step."""
+    lab.check_rewound()
     check_patterns("shared", lab.options.shared, lab.search.model.network)
     steps, rewound, seeds = lab.search.recipe.steps, lab.search.rewind_step, len(lab.seeds)
     left, draws = steps - rewound, 2 * lab.options.draws * seeds

@@ -1,7 +1,8 @@
-"""Accuracy of every round's ticket before any training, against the dense network, a shuffled mask and fresh weights.
+"""Accuracy of every round's ticket before it trains, against the dense network, a shuffled mask and fresh weights.
 
 A mask alone can carry a task (Zhou et al. 2019, "supermasks"), more so where every live weight is replaced by a constant
-with its sign: the standard deviation of its layer's initial weights, as in that paper. Nothing is trained. Networks with
+with its sign: the standard deviation of its layer's weights at the start, as in that paper. Nothing is trained. With a late
+rewind that start has the dense network's first steps behind it, fresh weights none; `at_step` tells how many. Networks with
 batch norm predict by the running statistics of their start, which says little before training.
 """
 
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from server_side.controls import Values, apply_masks, shuffle_masks
+from server_side.controls import Values, apply_masks
 from server_side.figures import density_axis, drawn, plot_estimates
-from server_side.seeds import derive, generator
+from server_side.seeds import generator
 from server_side.significance import estimate
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ KINDS = ("ticket", "shuffle", "reinit", "signed constant", "signed constant, shu
 
 
 def plan(lab: Lab) -> list[tuple[str, int, int]]:
+    """Nothing. Raises UsageError where the tickets started from trained weights."""
+    lab.check_rewound()
     return []
 
 
 def run(lab: Lab) -> dict[str, Any]:
-    dense = estimate(lab.accuracies([lab.rounds[0].start[seed] for seed in lab.seeds]))
+    dense = estimate(lab.accuracies([lab.rewound(seed) for seed in lab.seeds]))
     return {
+        "at_step": lab.search.rewind_step,
         "dense": dense,
         "chance": 1 / lab.search.data.classes,
         "rounds": [_round(lab, r) for r in lab.rounds[1:]],
@@ -54,9 +58,8 @@ def _round(lab: Lab, r: Round) -> dict[str, Any]:
 def _networks(lab: Lab, r: Round, seed: int) -> dict[str, Values]:
     """Of one seed, by kind. What is compared to the ticket differs from it in one thing: where, or which weights."""
     start, masks = r.start[seed], r.masks[seed]
-    fresh_seed = derive(seed, "supermask", "reinit", r.number)
-    fresh = {name: value.numpy() for name, value in lab.search.model.initial_weights(fresh_seed).items()}
-    shuffled = shuffle_masks(masks, generator(seed, "supermask", "shuffle", r.number))
+    fresh = lab.fresh(seed, "supermask", "reinit", r.number)
+    shuffled = lab.search.keeper.shuffled(masks, r.number, generator(seed, "supermask", "shuffle", r.number))
     return {
         "ticket": apply_masks(start, masks),
         "shuffle": apply_masks(start, shuffled),
@@ -77,7 +80,7 @@ def signed_constants(values: Values, masks: Masks) -> Values:
 
 def explain(result: dict[str, Any]) -> list[str]:
     lines = [
-        f"test accuracy before any training, in %; chance {100 * result['chance']:.1f}, dense {_percent(result['dense'])}",
+        f"test accuracy {_when(result)}, in %; chance {100 * result['chance']:.1f}, dense {_percent(result['dense'])}",
         f"{'round':>5} {'weights':>9}  " + "  ".join(f"{kind:>{_width(kind)}}" for kind in KINDS),
     ]
     for row in result["rounds"]:
@@ -85,6 +88,10 @@ def explain(result: dict[str, Any]) -> list[str]:
         mark = "  <- the ticket" if row["round"] == result["chosen_round"] else ""
         lines.append(f"{row['round']:>5} {row['density']:>9.2%}  {cells}{mark}")
     return lines
+
+
+def _when(result: dict[str, Any]) -> str:
+    return f"at step {result['at_step']}, fresh weights at 0" if result["at_step"] else "before any training"
 
 
 def _width(kind: str) -> int:
@@ -105,7 +112,7 @@ def figures(result: dict[str, Any]) -> dict[str, Markup]:
         panel.axhline(100 * result["dense"]["mean"], color="#555555", linestyle=":", label="dense")
         panel.axhline(100 * result["chance"], color="#999999", linewidth=0.8, label="chance")
         density_axis(panel)
-        panel.set_ylabel("test accuracy before training, %")
+        panel.set_ylabel("test accuracy at the start, %")
         plot_estimates(panel, densities, lines)
 
-    return {"Before any training": drawn(draw)}
+    return {_when(result).capitalize(): drawn(draw)}

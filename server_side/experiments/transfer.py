@@ -1,7 +1,7 @@
 """Do tickets carry over to other data? Found on each data set, trained on each, beside the one found there and reinits.
 
 The others are `data`, searched here to the chosen round by the options of the search, without controls, or `runs`, finished
-searches of the same network, quotas and seeds. A ticket is trained by the recipe of the place where it is trained, from the weights
+searches of the same network, quotas and seeds; all of them with rewound weights. A ticket is trained by the recipe of the place where it is trained, from the weights
 of its own rewind step; its reinit has its mask and fresh weights. Samples must have the same shape. Where the number of classes
 differs the output layer does not carry over: its weights are fresh and its mask has the ticket's share of live weights, at random.
 """
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -22,14 +22,12 @@ from server_side.comparison import Copies, chosen_copies, copies_by_kind, differ
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.errors import UsageError
 from server_side.figures import drawn
+from server_side.lab import Lab, Place, open_lab
 from server_side.prune import Masks
-from server_side.search import Round, Search, measure
-from server_side.seeds import derive, generator
+from server_side.search import Search, measure
+from server_side.seeds import generator
 from server_side.stability import with_rewind_step
 from server_side.training import Job
-
-if TYPE_CHECKING:
-    from server_side.lab import Lab
 
 
 @dataclass(frozen=True)
@@ -44,26 +42,6 @@ class Options:
     def __post_init__(self) -> None:
         if not (self.data or self.runs):
             raise UsageError("data: name at least one other data set, or a run directory by runs")
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A data set with its search, and in `rounds` what was found there; empty while its search is not run."""
-
-    search: Search
-    rounds: list[Round]
-
-    @property
-    def name(self) -> str:
-        return self.search.data.name
-
-    def fresh(self, seed: int, *purpose: str | int) -> Values:
-        drawn = self.search.model.initial_weights(derive(seed, "transfer", *purpose))
-        return {name: value.numpy() for name, value in drawn.items()}
-
-    def rewound(self, seed: int) -> Values:
-        step = self.search.rewind_step
-        return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
 
 
 def plan(lab: Lab) -> list[tuple[str, int, int]]:
@@ -84,14 +62,15 @@ def plan(lab: Lab) -> list[tuple[str, int, int]]:
 
 
 def places(lab: Lab) -> list[Place]:
-    """The search's own data first. Raises UsageError where another has other samples, layers, quotas or seeds."""
-    from server_side.lab import open_lab
-
+    """The search's own data first. Raises UsageError where another has other samples, layers, quotas or seeds, or where tickets
+    did not start at the rewind step."""
     finished = [open_lab(Path(run), lab.path.name, None, lab.watch) for run in lab.options.runs]
-    found = [
-        Place(lab.search, lab.rounds),
+    for each in (lab, *finished):
+        each.check_rewound()
+    found: list[Place] = [
+        lab,
         *(Place(_searched(lab, data), []) for data in lab.options.data),
-        *(Place(other.search, other.rounds) for other in finished),
+        *finished,
     ]
     for number, place in enumerate(found):
         _check_comparable(lab, place)
@@ -196,7 +175,7 @@ def transfer_jobs(lab: Lab, there: list[Place], place: Place) -> Iterator[Job]:
             values, masks = carried(source, place, seed, lab.chosen.number)
             if source is not place:
                 yield Job(seed, "moved", number, apply_masks(values, masks), masks, place.search.rewind_step)
-            fresh = place.fresh(seed, "reinit", source.name, place.name)
+            fresh = place.fresh(seed, "transfer", "reinit", source.name, place.name)
             yield Job(seed, "reinit", number, apply_masks(fresh, masks), masks)
 
 
@@ -205,7 +184,7 @@ def carried(source: Place, place: Place, seed: int, number: int) -> tuple[Values
     values, masks = source.rewound(seed), source.rounds[number].masks[seed]
     shapes = place.search.model.network.parameter_shapes
     other = [name for name, value in values.items() if value.shape != shapes[name]]
-    fresh = place.fresh(seed, "output", source.name, place.name) if other else {}
+    fresh = place.fresh(seed, "transfer", "output", source.name, place.name) if other else {}
     drawn = generator(seed, "transfer", "output", source.name, place.name)
     resized = {name: _of_share(float(masks[name].mean()), shapes[name]) for name in other if name in masks}
     return {**values, **{name: fresh[name] for name in other}}, {**masks, **shuffle_masks(resized, drawn)}

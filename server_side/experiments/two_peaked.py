@@ -20,7 +20,7 @@ from server_side.errors import UsageError
 from server_side.figures import drawn
 from server_side.prune import Masks
 from server_side.search import measure
-from server_side.seeds import derive, generator
+from server_side.seeds import generator
 from server_side.significance import estimate
 from server_side.training import Job
 
@@ -87,8 +87,7 @@ def _jobs(lab: Lab, prefix: str) -> list[Job]:
         masks = lab.chosen.masks[seed]
         whole = {name: np.ones_like(mask) for name, mask in masks.items()}
         for copy in range(lab.options.copies):
-            drawn_weights = lab.search.model.initial_weights(derive(seed, "two-peaked", copy))
-            fresh = {name: value.numpy() for name, value in drawn_weights.items()}
+            fresh = lab.fresh(seed, "two-peaked", copy)
             draws = generator(seed, "two-peaked", "survivors", copy)
             for kind, values in (
                 ("peaked", from_survivors(fresh, lab.chosen.start[seed], masks, draws)),

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server_side import experiments, summary
+from server_side import experiments, find_ticket, summary
 from server_side.errors import UsageError
 from server_side.experiment import main
 from server_side.lab import Lab
 from server_side.training import Interrupted, Job, Training
 from tests.server_side.experiments import finished, lab, told
-from tests.server_side.searches import Watcher, search
+from tests.server_side.searches import Tiny, Watcher, blobs, search
 
 
 @dataclass(frozen=True)
@@ -220,3 +220,54 @@ def test_another_round_is_asked_about_and_the_report_keeps_its_ticket(
     assert printed["result"]["density"] == results["rounds"][other]["density"] != results["density"]
     assert main(["two-peaked", str(run), "--label", "other-round", "--quiet"]) == 2
     assert f"an experiment on round {other}, not {chosen}" in capsys.readouterr().err
+
+
+def test_a_run_of_what_has_no_name_is_refused_with_what_to_give(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unnamed() -> Tiny:
+        return Tiny()
+
+    settings: dict[str, Any] = {"seeds": 1, "rounds": 1, "reinits": 0, "shuffles": 0, "stability": False}
+    settings |= {"steps": "10it", "evaluate_every": "10it", "batch": 16, "validation": 0.2, "engine": "stacked"}
+    arrays = blobs()["x"], blobs()["y"]
+    for name, model, data, said in (
+        ("arrays", Tiny, arrays, ["its data were given as arrays, so"]),
+        (
+            "function",
+            unnamed,
+            "tests.server_side.searches:blobs",
+            ["its model 'unnamed-", "' cannot be imported"],
+        ),
+        ("both", unnamed, arrays, ["its data were given as arrays and its model 'unnamed-"]),
+    ):
+        find_ticket(model, data, output_dir=tmp_path / name, **settings)
+        assert main(["supermask", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert all(part in error for part in said)
+        assert "data by a source, e.g. npz:FILE" in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("retrain", ["learning-rate", "fine-tune"])
+def test_tickets_of_trained_weights_are_not_compared_with_rewound_ones(
+    tmp_path: Path, retrain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = finished(tmp_path / "run", retrain=retrain, rounds=1)
+    data = "--data+=tests.server_side.test_experiments_transfer:mirrored"
+    for command in (["supermask"], ["necessity"], ["transfer", data]):
+        assert main([command[0], str(trained), *command[1:], "--quiet"]) == 2
+        error = capsys.readouterr().err
+        assert f"was searched with retrain {retrain}: its tickets start from trained weights" in error
+        assert error.count("\n") == 1
+    assert not (trained / "experiments").exists()
+    assert told(capsys, "survivors", str(trained))["result"]["at_step"] == 0
+
+
+def test_a_place_whose_tickets_start_from_trained_weights_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirrored = "tests.server_side.test_experiments_transfer:mirrored"
+    other = finished(tmp_path / "other", data=mirrored, retrain="learning-rate")
+    assert main(["transfer", str(run), f'--runs=["{other}"]', "--quiet"]) == 2
+    assert f"'{other}' was searched with retrain learning-rate" in capsys.readouterr().err

@@ -31,6 +31,7 @@ from server_side.experiments.alternatives import (
 )
 from server_side.lab import Lab
 from server_side.presets import PRESETS
+from server_side.schedule import learning_rates
 from server_side.seeds import BatchOrder
 from server_side.student import FORMS, Form, narrowed, student_masks, student_start
 from server_side.training import Training
@@ -150,6 +151,29 @@ def test_what_is_pruned_are_the_smallest_trained_weights_and_as_many_as_of_the_t
             assert np.array_equal(job.start[name], final[name] * mask)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "holds"), [("constant", True), ("step", True), ("cosine", False), ("linear", False)]
+)
+def test_what_is_pruned_trains_on_at_a_rate_that_it_can_learn_by(run: Path, schedule: str, holds: bool) -> None:
+    """The last rate of a schedule that falls to 0 is none: there the schedule begins anew."""
+    constant = opened(run)
+    recipe = replace(constant.search.recipe, schedule=schedule, drops=(20,), factor=0.1)
+    there = replace(constant, search=replace(constant.search, recipe=recipe))
+    for job in pruned_jobs(there):
+        assert job.holds_rate == holds
+        rates = learning_rates(recipe, job.first_step, recipe.steps, held=job.holds_rate)
+        assert rates.mean() >= 0.05 * recipe.learning_rate
+
+
+def test_a_network_that_the_format_of_devices_cannot_hold_is_told_without_bytes(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("export.to_native.MAX_NODES", 4)
+    result = told(capsys, "alternatives", str(run), "--label", "unfit")["result"]
+    assert {row["artifact_bytes"] for row in result["kinds"].values()} == {None}
+    assert "- for bytes: beyond what the format of devices holds" in explain(result)
+
+
 def test_the_loss_of_a_student_is_hintons() -> None:
     random = torch.Generator().manual_seed(0)
     scores, taught = (torch.randn(6, 4, generator=random, dtype=torch.float64) for _ in range(2))
@@ -234,6 +258,7 @@ def test_the_table_has_every_alternative_on_equal_footing(run: Path, capsys: pyt
     gap = first["result"]["ticket - others"]["pruned"]["accuracy"]["by_seed"]
     assert gap == (np.array(kinds["ticket"]["accuracy_by_seed"]) - kinds["pruned"]["accuracy_by_seed"]).tolist()
     lines = explain(first["result"])
+    assert "pruned: trained, pruned once, and trained on at the last learning rate" in lines
     assert any(line.startswith("even-distilled") for line in lines)
     assert figures(first["result"])
 

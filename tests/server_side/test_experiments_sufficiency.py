@@ -119,6 +119,33 @@ def test_a_permuted_ticket_computes_the_same_function(run: Path) -> None:
         torch.testing.assert_close(outputs(copy, live), outputs(values, masks), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("excluded", ["fc1.weight", "fc2.weight", "out.weight"])
+def test_a_layer_that_is_not_pruned_goes_with_its_units_and_claims_no_place(run: Path, excluded: str) -> None:
+    there = opened(run)
+    chain = chain_of(there.search.model.network)
+    assert chain is not None
+    values = there.rewound(0)
+    masks = {name: mask for name, mask in there.chosen.masks[0].items() if name != excluded}
+    found = copies(values, masks, chain, 3)
+    x = torch.from_numpy(blobs()["x"])
+    outputs = []
+    for copy, live in found:
+        assert set(live) == set(masks)
+        assert any(not np.array_equal(live[name], masks[name]) for name in masks) == (copy is not values)
+        state = {name: torch.from_numpy(value) for name, value in apply_masks(copy, live).items()}
+        outputs.append(torch.func.functional_call(Tiny(), state, (x,)))
+    for other in outputs[1:]:
+        torch.testing.assert_close(other, outputs[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_search_that_leaves_a_layer_out_can_be_asked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished(tmp_path, **DEEP, exclude=["out"], seeds=1)
+    result = told(capsys, "sufficiency", str(run), "--tickets", "2")["result"]
+    assert [row["tickets"] for row in result["planted"]] == [1, 2]
+    for job in planting_jobs(opened(run), 2):
+        assert np.array_equal(job.start["out.weight"], soil(opened(run), job.seed, job.index)["out.weight"])
+
+
 def test_copies_are_put_where_the_fewest_places_are_taken(run: Path) -> None:
     """No random order of a hidden layer, the others being as they are, shares fewer places with the ticket."""
     there = opened(run)

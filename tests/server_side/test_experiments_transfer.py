@@ -10,8 +10,8 @@ import pytest
 
 from server_side.errors import UsageError
 from server_side.experiment import main
-from server_side.experiments.transfer import Options, Place, carried, explain, figures, found_at, places, transfer_jobs
-from server_side.lab import Lab
+from server_side.experiments.transfer import Options, carried, explain, figures, found_at, places, transfer_jobs
+from server_side.lab import Lab, Place
 from tests.server_side.experiments import finished, lab, told
 from tests.server_side.searches import blobs
 

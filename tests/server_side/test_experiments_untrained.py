@@ -36,6 +36,8 @@ def test_supermask_is_the_accuracy_of_the_untrained_tickets(run: Path, capsys: p
     dense = there.accuracies([there.rounds[0].start[seed] for seed in there.seeds])
     assert result["dense"]["by_seed"] == dense.tolist()
     assert "Before any training" in supermask.figures(result)
+    assert result["at_step"] == 0
+    assert supermask.explain(result)[0].startswith("test accuracy before any training, in %")
 
 
 def test_what_a_ticket_is_compared_with_differs_in_one_thing(run: Path) -> None:
@@ -58,6 +60,15 @@ def test_what_a_ticket_is_compared_with_differs_in_one_thing(run: Path) -> None:
     assert (networks["signed constant"]["fc1.bias"] == r.start[seed]["fc1.bias"]).all()
     shuffled = supermask._networks(there, r, seed)["shuffle"][name]
     assert (shuffled == networks["shuffle"][name]).all()  # the same again
+
+
+def test_a_shuffle_has_the_structure_of_the_run(tmp_path: Path) -> None:
+    """Rows stay whole: other places alone are what it differs by."""
+    there = lab(finished(tmp_path, structure="rows", exclude=["out"], seeds=1, rounds=1, reinits=0, shuffles=0))
+    r = there.rounds[1]
+    rows = (supermask._networks(there, r, 0)["shuffle"]["fc1.weight"] != 0).mean(axis=1)
+    assert set(rows) == {0.0, 1.0}
+    assert rows.sum() == r.masks[0]["fc1.weight"].any(axis=1).sum()
 
 
 def test_survivors_by_tenth() -> None:
@@ -108,5 +119,11 @@ def test_a_late_rewind_is_told_by_its_step_also_with_batch_norm(
     path = finished(tmp_path / "run", model=f"{__name__}:Normed", rewind_step="10it", rounds=1, shuffles=0, reinits=0)
     result = told(capsys, "survivors", str(path))["result"]
     assert result["at_step"] == 10
-    assert told(capsys, "supermask", str(path))["result"]["dense"]["mean"] > 0
+    before = told(capsys, "supermask", str(path))["result"]
+    there = lab(path)
+    snapshots = [there.rounds[0].trainings[f"seed{seed}-dense"].snapshots[10] for seed in there.seeds]
+    assert before["dense"]["by_seed"] == there.accuracies(snapshots).tolist()
+    assert before["at_step"] == 10
+    assert supermask.explain(before)[0].startswith("test accuracy at step 10, fresh weights at 0, in %")
+    assert list(supermask.figures(before)) == ["At step 10, fresh weights at 0"]
     shutil.rmtree(path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from server_side import methods, summary
+from server_side.errors import UsageError
 from server_side.search import Search
 from server_side.training import Interrupted
 from tests.server_side.searches import Watcher, search
@@ -68,6 +69,45 @@ def test_synflow_leaves_every_layer_alive_where_magnitude_at_init_does_not(tmp_p
     collapsed = search(tmp_path / "magnitude", method="magnitude", scope="global", seeds=1, **settings)
     with pytest.raises(Exception, match="would lose its last live weight"):
         collapsed.run()
+
+
+def saturating() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(20, 8), nn.Softmax(1), nn.Linear(8, 4))
+
+
+def gated() -> Any:
+    """A batch norm whose scale starts at 0, as those of residual branches may."""
+    from torch import nn
+
+    norm = nn.BatchNorm1d(8)
+    nn.init.zeros_(norm.weight)
+    return nn.Sequential(nn.Linear(20, 8), norm, nn.ReLU(), nn.Linear(8, 4))
+
+
+def test_synflow_is_refused_before_training_where_nothing_flows(tmp_path: Path) -> None:
+    for model, step in (("saturating", "0it"), ("saturating", "10it"), ("gated", "0it")):
+        with pytest.raises(UsageError, match=r"criterion synflow: no flow through '0\.weight'"):
+            search(tmp_path / "run", method="synflow", model=f"{__name__}:{model}", rewind_step=step)
+    assert not (tmp_path / "run").exists()
+    for step in ("10it", "auto"):  # by then its scale will have moved
+        assert search(tmp_path / step, method="synflow", model=f"{__name__}:gated", rewind_step=step).seeds
+
+
+def test_synflow_scores_mobilenet_whose_activations_are_relu6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "SYNFLOW_ITERATIONS", 2)
+    steps: dict[str, Any] = {"steps": "10ep", "evaluate_every": "1ep", "rewind_step": "0it"}
+    data = f"{__name__}:pictures"
+    small = search(tmp_path, method="synflow", model="mobilenet", data=data, rounds=1, **steps)
+    batches = methods.score_batches(small.split, 0, 16)
+    masks = methods.by_score("synflow", small.keeper, small.model.factory(), batches, small.theta(0), 0, 1)
+    assert sum(int(mask.sum()) for mask in masks.values()) == sum(small.ladder.rungs[1].values())
+
+
+def pictures() -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    return {"x": random.normal(size=(60, 3, 8, 8)).astype(np.float32), "y": np.arange(60) % 3}
 
 
 def narrow() -> Any:

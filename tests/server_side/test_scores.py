@@ -223,11 +223,28 @@ def test_gradients_are_those_of_training_without_dropout(criterion: Criterion) -
 
 
 @pytest.mark.parametrize("module", [nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 3)),
-                                    nn.Sequential(nn.Linear(6, 60), nn.ReLU6(), nn.Linear(60, 60), nn.ReLU6())])  # fmt: skip
+                                    nn.Sequential(nn.Linear(6, 60), nn.Hardtanh(0, 5), nn.Linear(60, 60), nn.Hardtanh(0, 5))])  # fmt: skip
 def test_synflow_refuses_what_does_not_flow(module: nn.Module) -> None:
     values = {name: value * 10 for name, value in state_of(module).items()}
     with pytest.raises(UsageError, match="no flow through"):
         synflow(module, values, all_live(values), (6,), CPU)
+
+
+class Relu6(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu6(x)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU6, Relu6, lambda: nn.ReLU6(inplace=True)])
+def test_synflow_takes_relu6_for_relu(activation: Any) -> None:
+    """Also where the sums of absolute weights are far beyond 6; nothing else of torch is changed for good."""
+    module = mlp(6, 60, 60, 3, bias=True)
+    values = {name: value * 10 for name, value in state_of(module).items()}
+    masks = half_live(values)
+    clipped = nn.Sequential(*(activation() if isinstance(part, nn.ReLU) else part for part in copy.deepcopy(module)))
+    found, expected = (synflow(m, values, masks, (6,), CPU) for m in (clipped, module))
+    assert all(np.array_equal(found[name], expected[name]) for name in masks)
+    assert float(clipped[1](torch.tensor(9.0))) == 6
 
 
 @pytest.mark.parametrize("seed", range(3))
