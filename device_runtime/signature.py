@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from device_runtime.artifact import Source
 from device_runtime.errors import CorruptArtifact, InvalidInput
+from device_runtime.folder import Folder
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 
 def checked(source: Source, public_key: Source, signature: Source | None = None) -> Source:
-    """What was checked: the artifact's bytes, or its path where it is a folder.
+    """What was checked, as it was read: the artifact's bytes, or a Folder. It is read no second time.
 
     `public_key` is PEM or a file of it; `signature` the file beside the artifact, `NAME.tkt.sig`, unless given. Raises
     CorruptArtifact where it does not fit, InvalidInput for a key that is none, OSError.
@@ -29,9 +30,8 @@ def checked(source: Source, public_key: Source, signature: Source | None = None)
             raise InvalidInput("bytes have no file beside them; give their signature too")
     elif signature is None:
         signature = beside(source)
-    is_folder = not isinstance(source, bytes) and Path(source).is_dir()
-    content = source if is_folder else _bytes(source)
-    message = content if isinstance(content, bytes) else listing(Path(content))
+    content = _read(source)
+    message = content if isinstance(content, bytes) else listing(content)
     _verify(_key(_bytes(public_key)), _bytes(signature), message)
     return content
 
@@ -41,16 +41,16 @@ def beside(path: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(path).rstrip('/')}.sig")
 
 
-def listing(folder: Path) -> bytes:
-    """What is signed of a folder. A name with a line break could pass for another file, so it is refused."""
-    lines = []
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or "\n" in name:
-            raise CorruptArtifact(f"'{name}' in '{folder}' is a link or has a line break in its name; export it again")
-        if path.is_file():
-            lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n")
+def listing(folder: Folder) -> bytes:
+    """What is signed of a folder."""
+    lines = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in folder.contents.items())
     return "".join(lines).encode()
+
+
+def _read(source: Source) -> bytes | Folder:
+    if not isinstance(source, bytes) and Path(source).is_dir():
+        return Folder.read(source)
+    return _bytes(source)
 
 
 def _bytes(source: Source) -> bytes:

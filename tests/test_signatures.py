@@ -11,6 +11,7 @@ import pytest
 
 from device_runtime import CorruptArtifact, InvalidInput, Trainer
 from device_runtime.__main__ import main as device
+from device_runtime.folder import Folder
 from device_runtime.signature import beside, checked, listing
 from export.__main__ import main as export
 from export.sign import signed
@@ -86,9 +87,16 @@ def test_what_was_checked_is_what_is_opened(artifact: Path, keys: Path) -> None:
     assert content == CONTENT
 
 
+def test_of_a_folder_too(folder: Path, keys: Path) -> None:
+    read = checked(folder, keys / "public.pem")
+    shutil.rmtree(folder)
+    assert isinstance(read, Folder)
+    assert dict(read.contents) == {name: name.encode() * 10 for name in ("checkpoint", "model", "sub/more")}
+
+
 def test_a_folder_is_signed_file_by_file(folder: Path, keys: Path) -> None:
-    assert checked(folder, keys / "public.pem") == folder
-    assert signed(folder) == listing(folder)
+    assert checked(folder, keys / "public.pem") == Folder.read(folder)
+    assert signed(folder) == listing(Folder.read(folder))
 
     def refused(change: Any) -> None:
         shutil.copytree(folder, folder.parent / "copy")

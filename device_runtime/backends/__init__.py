@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_runtime.artifact import Source
 from device_runtime.errors import InvalidInput
+from device_runtime.folder import Folder
 
 if TYPE_CHECKING:
     from device_runtime.backends.engine import BackendEngine
@@ -28,7 +29,7 @@ def runtime_of(source: Source) -> str:
     """Which runtime an artifact is for: a folder is ONNX Runtime's, a program ExecuTorch's, all else the core's to judge."""
     if isinstance(source, bytes):
         head = source[:8]
-    elif Path(source).is_dir():
+    elif isinstance(source, Folder) or Path(source).is_dir():
         return ONNX_RUNTIME
     else:
         with open(source, "rb") as file:

@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from device_runtime.artifact import Source
 from device_runtime.backends.description import Description
 from device_runtime.backends.order import SampleOrder
+from device_runtime.backends.settings import MAX_FLOAT
 from device_runtime.engine import Floats, Targets
 from device_runtime.errors import CorruptCheckpoint, InvalidInput, NonFiniteLoss
 
 MAGIC = b"TKB\x01"
 DIGEST_BYTES = 32
+MOST = {"step": 2**64 - 1, "epoch": 2**64 - 1, "seed": 2**64 - 1, "position": 2**32 - 2}  # as in STATE of FORMAT.md
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -59,7 +61,11 @@ class BackendEngine(ABC):
 
     @abstractmethod
     def _apply(self, learning_rate: float) -> None:
-        """The update by the gradients of the last `_backward`."""
+        """The update by the gradients of the last `_backward`, which are finite."""
+
+    @abstractmethod
+    def _gradients_are_finite(self) -> bool:
+        """Those of the last `_backward`, and what running statistics it would move to."""
 
     @abstractmethod
     def _scores(self, samples: Floats) -> Floats:
@@ -82,7 +88,8 @@ class BackendEngine(ABC):
 
     @abstractmethod
     def _load_optimizer_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """What `_optimizer_state` gave, or nothing: that of step 0."""
+        """What `_optimizer_state` gave, or nothing: that of step 0. Raises CorruptCheckpoint for anything else, and then nothing has
+        changed."""
 
     @abstractmethod
     def _start(self) -> dict[str, Floats]:
@@ -154,6 +161,10 @@ class BackendEngine(ABC):
             told |= {"position": self._order.position, "seed": self._order.seed}
             arrays = {f"values/{name}": value for name, value in self._named_values().items()}
             arrays |= {f"optimizer/{name}": value for name, value in self._optimizer_state().items()}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise NonFiniteLoss(
+                "training has diverged: a value is not finite, so no checkpoint is written; reset the trainer or restore an earlier one"
+            )
         buffer = io.BytesIO()
         np.savez(buffer, told=np.frombuffer(json.dumps(told, sort_keys=True).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         return MAGIC + hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
@@ -161,7 +172,7 @@ class BackendEngine(ABC):
     def restore(self, checkpoint: bytes) -> None:
         with self._alone():
             told, values, state = self._read(checkpoint)
-            self._load_optimizer_state(state)  # first: it may fail, and then nothing has changed
+            self._load_optimizer_state(state)  # first: it alone may fail still, and then nothing has changed
             self._load_values(values)
             self._order = SampleOrder(told["seed"], told["epoch"], told["position"])
             self._step = told["step"]
@@ -195,6 +206,10 @@ class BackendEngine(ABC):
             raise NonFiniteLoss(
                 f"the loss of step {self._step} is {loss}; nothing was changed; lower the learning rate"
             )
+        if not self._gradients_are_finite():
+            raise NonFiniteLoss(
+                f"a gradient of step {self._step} is not finite; nothing was changed; lower the learning rate"
+            )
         self._apply(scheduled(self.settings, self._step))
         self._step += 1
         return loss
@@ -212,8 +227,8 @@ class BackendEngine(ABC):
         return np.concatenate([self._scores(samples[at : at + batch]) for at in range(0, len(samples), batch)])
 
     def _set_rate(self, learning_rate: float) -> None:
-        if not (math.isfinite(learning_rate) and learning_rate >= 0):
-            raise InvalidInput(f"learning_rate {learning_rate} must be finite and at least 0")
+        if not 0 <= learning_rate <= MAX_FLOAT:
+            raise InvalidInput(f"learning_rate {learning_rate} must be in 0 to {MAX_FLOAT:.4g}")
         self.settings["learning_rate"] = learning_rate
 
     def _flat(self, named: Mapping[str, Floats], *, state: bool) -> Floats:
@@ -227,7 +242,8 @@ class BackendEngine(ABC):
             "optimizer": self.settings["optimizer"],
         }
 
-    def _read(self, checkpoint: bytes) -> tuple[dict[str, Any], dict[str, Floats], Arrays]:
+    def _read(self, checkpoint: bytes) -> tuple[dict[str, int], dict[str, Floats], Arrays]:
+        """Where training was, the values and the optimizer's arrays, the first two such as training can leave them."""
         start = len(MAGIC) + DIGEST_BYTES
         payload = checkpoint[start:]
         if checkpoint[: len(MAGIC)] != MAGIC or hashlib.sha256(payload).digest() != checkpoint[len(MAGIC) : start]:
@@ -236,15 +252,55 @@ class BackendEngine(ABC):
             with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             told = dict(json.loads(arrays.pop("told").tobytes()))
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise CorruptCheckpoint(f"a checkpoint of another version ({error}); train anew") from error
+        self._check_origin(told)
+        state = {n.removeprefix("optimizer/"): a for n, a in arrays.items() if n.startswith("optimizer/")}
+        values = {n.removeprefix("values/"): a for n, a in arrays.items() if n.startswith("values/")}
+        self._check_values(values)
+        if set(state) != set(self._optimizer_state()):
+            raise CorruptCheckpoint("the checkpoint holds another optimizer's state; take an older one")
+        return {name: _progress(told, name) for name in MOST}, values, state
+
+    def _check_origin(self, told: Mapping[str, Any]) -> None:
+        """Raises CorruptCheckpoint for one of another ticket or runtime, InvalidInput of another optimizer."""
         for name, wanted in self._identity().items():
-            if told.get(name) != wanted:
+            if name not in told:
+                raise CorruptCheckpoint(f"the checkpoint does not say its {name}; train anew")
+            found = f"the checkpoint is of {name} {str(told[name])[:16]}, not {str(wanted)[:16]}"
+            if told[name] != wanted and name in ("ticket_hash", "engine"):
+                raise CorruptCheckpoint(f"{found}; train anew")
+            if told[name] != wanted:
+                raise InvalidInput(f"{found}; open the trainer with the checkpoint's optimizer and momentum")
+
+    def _check_values(self, values: Mapping[str, Floats]) -> None:
+        present = self._named_values()
+        if set(values) != set(present):
+            raise CorruptCheckpoint("the checkpoint holds other parameters than the artifact; take an older one")
+        for name, value in values.items():
+            check_floats(f"parameter '{name}'", value, present[name])
+            if name.endswith("running_var") and (value < 0).any():
                 raise CorruptCheckpoint(
-                    f"the checkpoint is of {name} {str(told.get(name))[:16]}, not {str(wanted)[:16]}; train anew"
+                    f"the checkpoint's parameter '{name}' has a variance below 0; take an older one"
                 )
-        values = {p.name: arrays[f"values/{p.name}"] for p in self.description.parameters}
-        return told, values, {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith("optimizer/")}
+
+
+def check_floats(what: str, found: NDArray[Any], present: NDArray[Any]) -> None:
+    """Raises CorruptCheckpoint unless the array of a checkpoint is like the present one, and finite."""
+    if (found.dtype, found.shape) != (present.dtype, present.shape):
+        raise CorruptCheckpoint(
+            f"the checkpoint's {what} is {found.dtype} of shape {found.shape}, not {present.dtype} of shape {present.shape}; "
+            "take an older one"
+        )
+    if not np.isfinite(found).all():
+        raise CorruptCheckpoint(f"the checkpoint's {what} is not finite; take an older one")
+
+
+def _progress(told: Mapping[str, Any], name: str) -> int:
+    value = told.get(name)
+    if type(value) is not int or not 0 <= value <= MOST[name]:
+        raise CorruptCheckpoint(f"the checkpoint's {name} {str(value)[:40]!r} cannot be; take an older one")
+    return value
 
 
 def scheduled(settings: Mapping[str, Any], step: int) -> float:

@@ -23,7 +23,7 @@ from device_runtime.backends.optimizer import OPTIONS, optimizer_of
 from device_runtime.backends.settings import settings_of
 from device_runtime.backends.silence import silent
 from device_runtime.engine import Floats, Targets
-from device_runtime.errors import CorruptArtifact, IncompatibleArtifact, InvalidInput, NonFiniteLoss
+from device_runtime.errors import CorruptArtifact, IncompatibleArtifact, InvalidInput
 
 with silent():  # it prints about the processor
     import torch
@@ -133,12 +133,12 @@ class ExecutorchEngine(BackendEngine):
         return float(outputs[0])
 
     def _apply(self, learning_rate: float) -> None:
-        if not all(np.isfinite(gradient).all() for gradient in self._gradients.values()):
-            raise NonFiniteLoss(
-                f"a gradient of step {self._step} is not finite; nothing was changed; lower the learning rate"
-            )
         self._optimizer.step(learning_rate, self._gradients)
         self._state |= self._moved
+
+    def _gradients_are_finite(self) -> bool:
+        moved = (tensor.numpy() for tensor in self._moved.values())
+        return all(np.isfinite(array).all() for array in (*self._gradients.values(), *moved))
 
     def _scores(self, samples: Floats) -> Floats:
         if self._predict is None:
@@ -173,6 +173,8 @@ class ExecutorchEngine(BackendEngine):
         return self._optimizer.state()
 
     def _load_optimizer_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if state:
+            self._optimizer.check(state)
         self._optimizer.load(state)
 
     def _start(self) -> dict[str, Floats]:

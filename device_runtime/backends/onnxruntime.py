@@ -1,6 +1,6 @@
 """The folder that export/to_ort.py writes, trained by ONNX Runtime 1.19.2 behind the verbs of a Trainer.
 
-Every file is checked against its SHA-256 before that runtime reads it, which loads flipped bits without a word. It cannot
+Every file is read once and checked against its SHA-256 before that runtime gets it, which loads flipped bits without a word. It cannot
 change momentum, betas or decay of an artifact, nor draw dropout that a resumed training would repeat.
 """
 
@@ -20,10 +20,11 @@ from onnxruntime.training.api import CheckpointState, Module, Optimizer
 
 from device_runtime.artifact import Source
 from device_runtime.backends.description import Description, read_description
-from device_runtime.backends.engine import Arrays, BackendEngine
+from device_runtime.backends.engine import Arrays, BackendEngine, check_floats
 from device_runtime.backends.settings import settings_of
 from device_runtime.engine import Floats, Targets
-from device_runtime.errors import CorruptArtifact, IncompatibleArtifact
+from device_runtime.errors import CorruptArtifact, CorruptCheckpoint, IncompatibleArtifact
+from device_runtime.folder import Folder
 
 DESCRIPTION, CHECKPOINT = "description.json", "checkpoint"
 TRAINING, EVAL, OPTIMIZER = "training_model.onnx", "eval_model.onnx", "optimizer_model.onnx"
@@ -41,37 +42,42 @@ class OnnxRuntimeEngine(BackendEngine):
     @classmethod
     def open(cls, source: Source, given: Mapping[str, Any]) -> OnnxRuntimeEngine:
         assert not isinstance(source, bytes)
-        folder = Path(source)
-        description, checkpoint = _checked(folder)
-        return cls(folder, checkpoint, description, settings_of(description.recipe, given))
+        description, files = _checked(source if isinstance(source, Folder) else Path(source))
+        return cls(files, description, settings_of(description.recipe, given))
 
-    def __init__(self, folder: Path, checkpoint: bytes, description: Description, settings: Mapping[str, Any]) -> None:
-        """`checkpoint` of step 0. The folder is read again by `reset` and `restore` where the optimizer has moments."""
+    def __init__(self, files: Mapping[str, bytes], description: Description, settings: Mapping[str, Any]) -> None:
+        """`files` of the folder, with the checkpoint of step 0. They are kept where the optimizer has moments, which ONNX Runtime
+        only loads together with everything else."""
         super().__init__(description, settings)
-        self._folder, self._checkpoint = folder, checkpoint
         self._outputs: dict[str, Any] = {}
-        self._load(checkpoint)
+        self._files = files
+        try:
+            self._load(files[CHECKPOINT])
+        except _NotLoaded as error:
+            raise IncompatibleArtifact(f"{error}; export the ticket again") from error
+        self._files = files if self._has_moments else {}
         self._begun = self._named_values()
 
     def _load(self, checkpoint: bytes) -> None:
-        """A module and an optimizer of the values and moments in `checkpoint`, in ONNX Runtime's own form."""
-        _checked(self._folder)
+        """A module and an optimizer of the values and moments in `checkpoint`, in ONNX Runtime's own form. Raises _NotLoaded, and
+        then nothing has changed."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = int(self.settings["threads"]), 1
         options.log_severity_level = 3  # errors, which are raised too
         try:
             with tempfile.TemporaryDirectory() as scratch:
-                path = Path(scratch, CHECKPOINT)
-                path.write_bytes(checkpoint)
-                state = CheckpointState.load_checkpoint(path)
-            models = [self._folder / name for name in (TRAINING, EVAL, OPTIMIZER)]
-            module = Module(models[0], state, models[1], session_options=options)
-            self._state, self._module, self._optimizer = state, module, Optimizer(models[2], module)
+                for name, content in {**self._files, CHECKPOINT: checkpoint}.items():
+                    Path(scratch, name).write_bytes(content)
+                state = CheckpointState.load_checkpoint(Path(scratch, CHECKPOINT))
+                training, evaluation, updating = (Path(scratch, name) for name in (TRAINING, EVAL, OPTIMIZER))
+                module = Module(training, state, evaluation, session_options=options)
+                optimizer = Optimizer(updating, module)
+        except OSError:
+            raise
         except Exception as error:  # it has no common class of its own
             told = " ".join(str(error).split())[:200]
-            raise IncompatibleArtifact(
-                f"'{self._folder}': ONNX Runtime {onnxruntime.__version__} cannot load it ({told}); export the ticket again"
-            ) from error
+            raise _NotLoaded(f"ONNX Runtime {onnxruntime.__version__} cannot load it ({told})") from error
+        self._state, self._module, self._optimizer = state, module, optimizer
 
     def _backward(self, samples: Floats, targets: Targets) -> float:
         self._module.train()
@@ -85,6 +91,15 @@ class OnnxRuntimeEngine(BackendEngine):
         self._optimizer.set_learning_rate(learning_rate)
         self._optimizer.step()
         self._load_values({n.removesuffix(NEXT): value for n, value in self._outputs.items() if n.endswith(NEXT)})
+
+    def _gradients_are_finite(self) -> bool:
+        """Adam squares them, into moments that nobody can look at."""
+        squared = self.settings["optimizer"] != "sgd"
+        trained = (self._state.parameters[p.name].grad for p in self.description.parameters if not p.state)
+        moved = (value for name, value in self._outputs.items() if name.endswith(NEXT))
+        with np.errstate(over="ignore"):
+            gradients = (gradient * gradient if squared else gradient for gradient in trained)
+            return all(np.isfinite(array).all() for array in (*gradients, *moved))
 
     def _scores(self, samples: Floats) -> Floats:
         info = self.description.info
@@ -127,10 +142,20 @@ class OnnxRuntimeEngine(BackendEngine):
             return {CHECKPOINT: np.frombuffer(path.read_bytes(), np.uint8)}
 
     def _load_optimizer_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        if self._has_moments:
-            values = self._named_values()
-            self._load(state[CHECKPOINT].tobytes() if state else self._checkpoint)
-            self._load_values(values)
+        """What stands in ONNX Runtime's own file is for it to judge."""
+        if not self._has_moments:
+            return
+        values, before = self._named_values(), (self._state, self._module, self._optimizer)
+        try:
+            self._load(state[CHECKPOINT].tobytes() if state else self._files[CHECKPOINT])
+            for name, value in self._named_values().items():
+                check_floats(f"parameter '{name}'", value, values[name])
+        except (_NotLoaded, CorruptCheckpoint, KeyError, ValueError, TypeError, RuntimeError) as error:
+            self._state, self._module, self._optimizer = before
+            raise CorruptCheckpoint(
+                f"the checkpoint's optimizer state is damaged ({error}); take an older one"
+            ) from error
+        self._load_values(values)
 
     @property
     def _has_moments(self) -> bool:
@@ -140,17 +165,21 @@ class OnnxRuntimeEngine(BackendEngine):
         return self._begun
 
     def _release(self) -> None:
-        del self._optimizer, self._module, self._state
+        del self._optimizer, self._module, self._state, self._files
 
 
-def _checked(folder: Path) -> tuple[Description, bytes]:
-    """What the folder says of itself, and its checkpoint. Raises CorruptArtifact, IncompatibleArtifact, OSError."""
-    path = folder / DESCRIPTION
-    if not path.exists():
+class _NotLoaded(Exception):
+    """By ONNX Runtime."""
+
+
+def _checked(folder: Path | Folder) -> tuple[Description, dict[str, bytes]]:
+    """What the folder says of itself, and its other files. Raises CorruptArtifact, IncompatibleArtifact, OSError."""
+    text = _content(folder, DESCRIPTION)
+    if text is None:
         raise CorruptArtifact(
             f"'{folder}' has no {DESCRIPTION}; give a folder that `python -m export --formats ort` wrote"
         )
-    text = path.read_bytes()
+    path = f"{folder}/{DESCRIPTION}"
     try:
         told = json.loads(text)
         checksum = str(told["checksum"])
@@ -160,19 +189,26 @@ def _checked(folder: Path) -> tuple[Description, bytes]:
         raise CorruptArtifact(f"'{path}' is damaged ({error!r}); export the ticket again") from error
     if not whole or set(digests) != {CHECKPOINT, TRAINING, EVAL, OPTIMIZER}:
         raise CorruptArtifact(f"'{path}' is damaged; export the ticket again")
-    contents = {name: _content(folder / name) for name in digests}
-    for name, content in contents.items():
-        if _digest(content) != digests[name]:
-            raise CorruptArtifact(f"'{folder / name}' is damaged; export the ticket again")
+    contents: dict[str, bytes] = {}
+    for name, digest in digests.items():
+        content = _content(folder, name)
+        if content is None:
+            raise CorruptArtifact(f"'{folder}/{name}' is missing; export the ticket again")
+        if _digest(content) != digest:
+            raise CorruptArtifact(f"'{folder}/{name}' is damaged; export the ticket again")
+        contents[name] = content
     sections = {DESCRIPTION: len(text), **{name: len(content) for name, content in contents.items()}}
-    return read_description(text, sum(sections.values()), sections), contents[CHECKPOINT]
+    return read_description(text, sum(sections.values()), sections), contents
 
 
-def _content(path: Path) -> bytes:
+def _content(folder: Path | Folder, name: str) -> bytes | None:
+    """None where there is no such file."""
+    if isinstance(folder, Folder):
+        return folder.contents.get(name)
     try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise CorruptArtifact(f"'{path}' is missing; export the ticket again") from error
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _digest(content: bytes) -> str:

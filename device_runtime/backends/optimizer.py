@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from device_runtime.backends.engine import check_floats
 from device_runtime.engine import Floats
-from device_runtime.errors import InvalidInput
+from device_runtime.errors import CorruptCheckpoint, InvalidInput
 
 SMALLEST_NORMAL = np.float32(2.0**-126)
 BELOW_ONE, FINITE = "at least 0 and below 1", "finite and at least 0"
@@ -37,9 +39,10 @@ class Optimizer(ABC):
         """One update; `gradients` in the order of `values`."""
         factor = self._clip_factor(gradients)
         self._begin(float(np.float32(learning_rate)))
-        for name, value in self.values.items():
-            gradient = gradients[name] if factor is None else gradients[name] * factor
-            self._update(name, value, gradient)
+        with np.errstate(over="ignore"):  # a checkpoint refuses what is not finite
+            for name, value in self.values.items():
+                gradient = gradients[name] if factor is None else gradients[name] * factor
+                self._update(name, value, gradient)
 
     def state(self) -> dict[str, Floats]:
         return {f"{moment}/{name}": array for moment in self.moments for name, array in self._arrays[moment].items()}
@@ -53,6 +56,12 @@ class Optimizer(ABC):
             }
             for moment in self.moments
         }
+
+    def check(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Raises CorruptCheckpoint unless `state`, which has the arrays of the present one, is such as training can leave it."""
+        present = self.state()
+        for name, array in state.items():
+            check_floats(f"optimizer state '{name}'", array, present[name])
 
     @abstractmethod
     def _begin(self, learning_rate: float) -> None: ...
@@ -115,6 +124,14 @@ class Adam(Optimizer):
 
     def state(self) -> dict[str, Floats]:
         return super().state() | {"powers": np.array(self._powers)}
+
+    def check(self, state: Mapping[str, NDArray[Any]]) -> None:
+        super().check(state)
+        below = [name for name, array in state.items() if name.startswith("second/") and (array < 0).any()]
+        powers = state["powers"]
+        if below or not ((powers == 1).all() or ((powers >= 0) & (powers < 1)).all()):
+            name = below[0] if below else "powers"
+            raise CorruptCheckpoint(f"the checkpoint's optimizer state '{name}' cannot be; take an older one")
 
     def load(self, state: Mapping[str, Floats]) -> None:
         super().load(state)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from device_runtime import CorruptCheckpoint, InvalidInput, NonFiniteLoss, Trainer
+from device_runtime import CheckpointWarning, CorruptCheckpoint, InvalidInput, NonFiniteLoss, Trainer
+from device_runtime import checkpoint as files
 from device_runtime.artifact import ArtifactInfo, Source
 from device_runtime.backends import open_engine, runtime_of
 from device_runtime.backends.description import Description, Parameter
-from device_runtime.backends.engine import BackendEngine, losses, probabilities, scheduled
+from device_runtime.backends.engine import (
+    DIGEST_BYTES,
+    MAGIC,
+    BackendEngine,
+    check_floats,
+    losses,
+    probabilities,
+    scheduled,
+)
 from device_runtime.backends.order import SampleOrder
 from device_runtime.engine import Floats, Targets
 from tests.device_runtime import nets
@@ -61,6 +73,9 @@ class Regression(BackendEngine):
         self.velocity = 0.9 * self.velocity + self.gradient
         self.w = (self.w - learning_rate * self.velocity).astype(np.float32)  # what a checkpoint holds
 
+    def _gradients_are_finite(self) -> bool:
+        return bool(np.isfinite(self.gradient).all())
+
     def _scores(self, samples: Floats) -> Floats:
         return (samples @ self.w.T).astype(np.float32)
 
@@ -77,6 +92,8 @@ class Regression(BackendEngine):
         return {"velocity": self.velocity}
 
     def _load_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        if state:
+            check_floats("velocity", state["velocity"], self.velocity)
         self.velocity = state["velocity"].copy() if state else np.zeros((4, 12))
 
     def _start(self) -> dict[str, Floats]:
@@ -177,8 +194,93 @@ def test_a_damaged_checkpoint_is_refused_wherever_the_bit_is() -> None:
 def test_a_checkpoint_of_another_ticket_or_optimizer_is_refused() -> None:
     with trainer() as one, trainer(optimizer="adamw") as other:
         content = one.save()
-        with pytest.raises(CorruptCheckpoint, match="is of optimizer sgd, not adamw"):
+        with pytest.raises(InvalidInput, match="is of optimizer sgd, not adamw; open the trainer with"):
             other.restore(content)
+
+
+Told = dict[str, Any]
+
+
+def remade(content: bytes, change: Callable[[Told, Told], None]) -> bytes:
+    """A checkpoint with another content under a checksum that fits."""
+    start = len(MAGIC) + DIGEST_BYTES
+    with np.load(io.BytesIO(content[start:])) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    told = json.loads(arrays.pop("told").tobytes())
+    change(told, arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+    return MAGIC + hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+
+
+def told_as(**told: Any) -> Callable[[Told, Told], None]:
+    return lambda known, arrays: known.update(told)
+
+
+def array_as(name: str, change: Callable[[Any], Any]) -> Callable[[Told, Told], None]:
+    return lambda told, arrays: arrays.update({name: change(arrays[name])})
+
+
+IMPOSSIBLE: dict[str, tuple[Callable[[Told, Told], None], str]] = {
+    "NaN": (array_as("values/w", lambda w: w * np.float32("nan")), "parameter 'w' is not finite"),
+    "one value for all": (array_as("values/w", lambda w: w[:1]), r"'w' is float32 of shape \(1,\), not"),
+    "float64": (array_as("values/w", lambda w: w.astype(float)), "'w' is float64"),
+    "no parameter": (lambda told, arrays: arrays.pop("values/w"), "other parameters"),
+    "another parameter": (lambda told, arrays: arrays.update({"values/b": np.zeros(4)}), "other parameters"),
+    "velocity infinite": (array_as("optimizer/velocity", lambda v: v + np.inf), "velocity is not finite"),
+    "velocity short": (array_as("optimizer/velocity", lambda v: v[0]), "velocity is float64 of shape"),
+    "no velocity": (lambda told, arrays: arrays.pop("optimizer/velocity"), "another optimizer's state"),
+    "position": (told_as(position=-5), "position '-5' cannot be"),
+    "position at its end": (told_as(position=2**32 - 1), "position '4294967295' cannot be"),
+    "step": (told_as(step="x"), "step 'x' cannot be"),
+    "a step that is none": (told_as(step=True), "step 'True' cannot be"),
+    "epoch": (told_as(epoch=2**64), "epoch '18446744073709551616' cannot be"),
+    "no seed": (lambda told, arrays: told.pop("seed"), "seed 'None' cannot be"),
+    "no optimizer": (lambda told, arrays: told.pop("optimizer"), "does not say its optimizer"),
+    "ticket": (told_as(ticket_hash="cd" * 32), "is of ticket_hash cdcd"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_no_training_leaves_is_refused_and_changes_nothing(name: str, tmp_path: Path) -> None:
+    """So that the generation before it is taken."""
+    change, message = IMPOSSIBLE[name]
+    with trainer() as one:
+        one.fit(X, Y, steps=2)
+        good = one.save()
+        files.save_generation(tmp_path / "c", good)
+        one.fit(X, Y, steps=3)
+        newest = one.save()
+        one.restore(remade(newest, lambda told, arrays: None))
+        bad = remade(newest, change)
+        files.save_generation(tmp_path / "c", bad)
+        with pytest.raises(CorruptCheckpoint, match=message):
+            one.restore(bad)
+        assert one.save() == newest
+        with pytest.warns(CheckpointWarning):
+            one.restore(tmp_path / "c")
+        assert one.save() == good
+
+
+def test_a_step_whose_gradient_is_not_finite_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with trainer() as one:
+        before = one.save()
+        monkeypatch.setattr(one._engine, "_backward", lambda samples, targets: 1.0)
+        monkeypatch.setattr(one._engine, "gradient", np.full((4, 12), np.inf))
+        with pytest.raises(NonFiniteLoss, match="a gradient of step 0 is not finite; nothing was changed"):
+            one.train_step(X[:8], Y[:8])
+        assert one.save() == before
+
+
+def test_values_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """They would push the good generations out."""
+    for attribute in ("w", "velocity"):
+        with trainer() as one:
+            good = one.save(tmp_path / attribute)
+            setattr(one._engine, attribute, np.full((4, 12), np.inf, np.float32))
+            with pytest.raises(NonFiniteLoss, match="training has diverged"):
+                one.save(tmp_path / attribute)
+            assert (tmp_path / attribute).read_bytes() == good
 
 
 def test_a_loss_of_nan_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

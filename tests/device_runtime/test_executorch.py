@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from export.lower import lower
 from export.network import Network
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
+from tests.device_runtime.test_backends import array_as, remade
 from tests.export.test_torch_modules import Eager, samples_of, targets_of
 from tests.export.tickets import CARD, RECIPE, dead_unit_ticket, golden_ticket, small_ticket
 
@@ -330,9 +331,47 @@ def test_a_checkpoint_of_other_moments_is_refused() -> None:
     with opened("cross_entropy", **plain) as one, opened("cross_entropy", **plain | {"momentum": 0.9}) as other:
         one.train_step(x, y)
         before = other.values.tobytes()
-        with pytest.raises(CorruptCheckpoint, match="is of moments 0, not 1"):
+        with pytest.raises(InvalidInput, match="is of moments 0, not 1"):
             other.restore(one.save())
         assert other.values.tobytes() == before
+
+
+SPOILT: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "one value for all": (
+        "values/0.weight",
+        lambda w: np.array([np.inf], np.float32),
+        "'0.weight' is float32 of shape",
+    ),
+    "a value that is not finite": ("values/2.bias", lambda b: b * np.float32("inf"), "'2.bias' is not finite"),
+    "a moment that is not finite": (
+        "optimizer/first/0.bias",
+        lambda m: m + np.float32("nan"),
+        "first/0.bias' is not finite",
+    ),
+    "a second moment below 0": ("optimizer/second/0.bias", lambda m: m - np.float32(1), "second/0.bias' cannot be"),
+    "a power above 1": ("optimizer/powers", lambda powers: powers + 1, "powers' cannot be"),
+    "one power": ("optimizer/powers", lambda powers: powers[:1], "powers' is float64 of shape"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_checkpoint_that_no_training_leaves_is_refused(name: str) -> None:
+    key, change, message = SPOILT[name]
+    x, y = data("cross_entropy", BATCH)
+    with opened("cross_entropy", **SETTINGS["adamw"]) as trainer:
+        trainer.train_step(x, y)
+        content = trainer.save()
+        with pytest.raises(CorruptCheckpoint, match=message):
+            trainer.restore(remade(content, array_as(key, change)))
+        assert trainer.save() == content
+
+
+def test_a_second_moment_that_overflows_is_never_saved() -> None:
+    x, y = data("mse", BATCH)
+    with opened("mse", **SETTINGS["adamw"]) as trainer:
+        trainer.train_step(x * np.float32(1e10), y)
+        with pytest.raises(NonFiniteLoss, match="training has diverged"):
+            trainer.save()
 
 
 def test_a_closed_trainer_says_so() -> None:

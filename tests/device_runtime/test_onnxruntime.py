@@ -17,8 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from device_runtime import CorruptArtifact, CorruptCheckpoint, InvalidInput, NonFiniteLoss, Trainer
+from device_runtime import (
+    CheckpointWarning,
+    CorruptArtifact,
+    CorruptCheckpoint,
+    InvalidInput,
+    NonFiniteLoss,
+    Trainer,
+)
+from device_runtime import checkpoint as files
 from device_runtime.__main__ import main
+from device_runtime.folder import Folder
 from export import reference as interpret
 from export.__main__ import main as export
 from export.atomic import write_directory
@@ -28,9 +37,12 @@ from export.ticket import Floats, Ticket
 from export.to_native import to_native_bytes
 from export.to_ort import to_ort
 from tests.device_runtime.runtime_cases import CASES, MLP, by_parameter, data_of, dense, every, then, ticket_of, worst
+from tests.device_runtime.test_backends import array_as, remade
 from tests.export.tickets import Builder, networks
 
 pytest.importorskip("onnxruntime.training.api", reason="needs the `ort` extra")
+
+from device_runtime.backends.onnxruntime import CHECKPOINT
 
 GRADIENT_TOLERANCE = 1e-5  # of the network's largest gradient; the worst measured is 2.2e-6
 LOSS_TOLERANCE = 1e-5  # relative, over 50 steps; the worst measured is 1.1e-6
@@ -296,17 +308,70 @@ def test_a_damaged_file_of_the_folder_is_refused_wherever_the_bit_is(name: str, 
     Trainer.open(folder).close()
 
 
-def test_damage_after_opening_is_seen_before_anything_is_read_again(tmp_path: Path) -> None:
+def test_what_was_opened_is_what_is_loaded_again(tmp_path: Path) -> None:
+    """Whatever becomes of the folder: it was checked, its signature too, when it was opened."""
     folder = folder_of(ticket_of(MLP, **ADAM), tmp_path)
     x, y = data_of(MLP, 8)
     with Trainer.open(folder) as ort:
+        start = ort.values.tobytes()
+        losses = ort.fit(x, y, steps=2).losses
         content = ort.save()
         ort.train_step(x, y)
-        before = ort.values.tobytes()
-        (folder / "training_model.onnx").write_bytes(b"")
-        with pytest.raises(CorruptArtifact):
-            ort.restore(content)
-        assert (ort.values.tobytes(), ort.progress.step) == (before, 1)
+        shutil.rmtree(folder)
+        ort.restore(content)
+        assert ort.save() == content
+        ort.reset()
+        assert ort.values.tobytes() == start
+        assert ort.fit(x, y, steps=2).losses.tobytes() == losses.tobytes()
+
+
+def test_a_folder_that_was_read_to_be_checked_is_read_no_second_time(tmp_path: Path) -> None:
+    folder = folder_of(ticket_of(MLP, **ADAM), tmp_path)
+    other = folder_of(ticket_of(MLP, seed=9, **ADAM), tmp_path)
+    read = Folder.read(folder)
+    with Trainer.open(folder) as ort:
+        wanted = ort.values.tobytes()
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+    with Trainer.open(read) as ort:
+        assert ort.values.tobytes() == wanted
+
+
+def test_a_gradient_that_overflows_changes_nothing(tmp_path: Path) -> None:
+    """The loss of such samples is finite still; a value that is not would be saved over a good one."""
+    for recipe, size in ((SGD, 3e37), ({**SGD, "clip_norm": 1.0}, 3e37), (MOMENTUM, 3e37), (ADAM, 3e18)):
+        ticket = ticket_of(dense(Builder((5,)), 3).network("mse"), **recipe)
+        ticket = dataclasses.replace(ticket, init={name: np.zeros_like(array) for name, array in ticket.init.items()})
+        x, y = np.zeros((4, 5), np.float32), np.full((4, 3), 900, np.float32)
+        x[:, 0] = size
+        with Trainer.open(folder_of(ticket, tmp_path), batch=4) as ort:
+            assert np.isfinite(ort.evaluate(x, y).loss)
+            before = ort.values.tobytes()
+            with pytest.raises(NonFiniteLoss, match="a gradient of step 0 is not finite"):
+                ort.train_step(x, y)
+            assert (ort.values.tobytes(), ort.progress.step) == (before, 0)
+            ort.save()
+
+
+def test_damaged_moments_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    """So that the generation before them is taken."""
+    ticket = ticket_of(MLP, **ADAM)
+    x, y = data_of(MLP, 8)
+    with Trainer.open(folder_of(ticket, tmp_path)) as ort:
+        ort.train_step(x, y)
+        older = ort.save(tmp_path / "c")
+        ort.train_step(x, y)
+        newest = ort.save()
+        key = f"optimizer/{CHECKPOINT}"
+        for change in (lambda held: held[:-40], lambda held: held[:0], lambda held: np.zeros(8)):
+            bad = remade(newest, array_as(key, change))
+            with pytest.raises(CorruptCheckpoint, match="optimizer state is damaged"):
+                ort.restore(bad)
+            assert ort.save() == newest
+        files.save_generation(tmp_path / "c", bad)
+        with pytest.warns(CheckpointWarning):
+            ort.restore(tmp_path / "c")
+        assert ort.save() == older
         ort.train_step(x, y)
 
 
