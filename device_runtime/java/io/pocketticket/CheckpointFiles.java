@@ -6,14 +6,15 @@ import java.io.FileInputStream;
 import java.io.FileNotFoundException;
 import java.io.FileOutputStream;
 import java.io.IOException;
+import java.util.Arrays;
 
 /**
  * Checkpoint files that outlive a kill, a full disk and a flipped bit: two generations, {@code NAME} and {@code
  * NAME.previous}, the protocol of device_runtime/checkpoint.py, file by file.
  *
  * <p>A new one is written beside ({@code NAME.partial}), synced, and renamed over {@code NAME}, whose old content was
- * copied before and becomes {@code NAME.previous} (apps on Android may not make hard links). Knows nothing of what is
- * inside.
+ * copied before to {@code NAME.kept} (apps on Android may not make hard links) and becomes {@code NAME.previous}.
+ * Killed before that, {@code NAME.kept} is the generation between the two. Knows nothing of what is inside.
  */
 final class CheckpointFiles {
   /** Takes the bytes of a checkpoint, or refuses them by CorruptCheckpointException. */
@@ -29,7 +30,10 @@ final class CheckpointFiles {
 
   /** Whether there is a generation to restore from, good or not. */
   static boolean exists(File file) {
-    return file.exists() || previous(file).exists();
+    for (File generation : newestFirst(file)) {
+      if (generation.exists()) return true;
+    }
+    return false;
   }
 
   static void remove(File file) {
@@ -44,52 +48,66 @@ final class CheckpointFiles {
     }
   }
 
-  /** Writes the file whole or not at all. */
+  /**
+   * Writes the file whole or not at all. On an IOException it is as it was, unless that tells of the folder: then the
+   * new content is there, but a loss of power may take it back.
+   */
   static void write(File file, byte[] content) throws IOException {
-    boolean done = false;
+    boolean isReplaced = false;
     try {
-      writeSynced(partial(file), content);
-      rename(partial(file), file);
-      done = true;
+      replace(file, content, partial(file));
+      isReplaced = true;
     } finally {
-      if (!done) removeLeftovers(file);
+      if (!isReplaced) partial(file).delete();
     }
     syncFolder(file);
   }
 
-  /** Makes the content the newest generation and the present one the previous. */
+  /**
+   * Makes the content the newest generation and the present one the previous. On an IOException no generation is lost:
+   * the new one is there too if it tells of the folder.
+   */
   static void save(File file, byte[] content) throws IOException {
-    boolean done = false;
+    finishLastSave(file);
+    boolean isReplaced = false;
     try {
-      writeSynced(partial(file), content);
-      if (file.exists()) {
-        writeSynced(kept(file), read(file));
-        rename(partial(file), file);
-        syncFolder(file); // the new one is safe before the previous one, perhaps the only good one, goes
-        rename(kept(file), previous(file));
-      } else {
-        rename(partial(file), file);
-      }
-      done = true;
+      if (file.exists()) replace(kept(file), read(file), partial(file));
+      replace(file, content, partial(file));
+      isReplaced = true;
     } finally {
-      if (!done) removeLeftovers(file);
+      if (!isReplaced) removeLeftovers(file);
     }
+    syncFolder(file); // the new one is safe before the previous one, perhaps the only good one, goes
+    if (!kept(file).exists()) return;
+    rename(kept(file), previous(file));
     syncFolder(file);
   }
 
-  /** Hands the newest generation that the reader accepts to it and returns its file. */
+  /**
+   * Hands the newest generation that the reader accepts to it and returns its file. Throws FileNotFoundException if
+   * there is none, IOException if one that there is cannot be read, CorruptCheckpointException if all are damaged.
+   */
   static File load(File file, Reader reader) throws IOException {
     StringBuilder refused = new StringBuilder();
-    for (File candidate : new File[] {file, previous(file)}) {
+    IOException unreadable = null; // perhaps for now only, so nobody is told to remove it
+    for (File candidate : newestFirst(file)) {
+      if (!candidate.exists()) continue;
       try {
         reader.read(read(candidate));
         return candidate;
-      } catch (IOException | CorruptCheckpointException error) {
+      } catch (IOException error) {
+        unreadable = new IOException("'" + candidate + "' cannot be read: " + error.getMessage(), error);
+      } catch (CorruptCheckpointException error) {
         refused.append('\'').append(candidate).append("': ").append(error.getMessage()).append("; ");
       }
     }
-    if (!exists(file)) throw new FileNotFoundException("'" + file + "': no checkpoint there; train first");
+    if (unreadable != null) throw unreadable;
+    if (refused.length() == 0) throw new FileNotFoundException("'" + file + "': no checkpoint there; train first");
     throw new CorruptCheckpointException(refused + "remove them to start anew");
+  }
+
+  private static File[] newestFirst(File file) {
+    return new File[] {file, kept(file), previous(file)};
   }
 
   private static File partial(File file) {
@@ -103,6 +121,20 @@ final class CheckpointFiles {
   private static void removeLeftovers(File file) {
     partial(file).delete();
     kept(file).delete();
+  }
+
+  /** What a kill left is a copy of the newest generation, or the one before it and was to be the previous. */
+  private static void finishLastSave(File file) throws IOException {
+    if (!kept(file).exists()) return;
+    if (file.exists() && Arrays.equals(read(kept(file)), read(file))) return; // which is made again
+    syncFolder(file);
+    rename(kept(file), previous(file));
+  }
+
+  /** Through the partial file, so that a kill never leaves half of it. */
+  private static void replace(File file, byte[] content, File partial) throws IOException {
+    writeSynced(partial, content);
+    rename(partial, file);
   }
 
   private static void writeSynced(File file, byte[] content) throws IOException {

@@ -51,7 +51,7 @@ public final class FitReport {
   }
 
   /**
-   * The checkpoint it went on from: the file given, or {@code NAME.previous} where that is damaged; null if it began
+   * The checkpoint it went on from: the file given, or the one before where that is damaged; null if it began
    * where the trainer stood.
    */
   public @Nullable File resumedFrom() {

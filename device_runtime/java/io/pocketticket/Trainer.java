@@ -127,7 +127,8 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * Writes a checkpoint; the file that was there becomes {@code NAME.previous}, and no kill or full disk costs both.
+   * Writes a checkpoint; the file that was there becomes {@code NAME.previous}, and no kill or full disk costs both. An
+   * IOException that tells of the folder comes after the new one is in place, though perhaps not yet safe.
    */
   public void save(@NonNull File file) throws IOException {
     turn.enter("save");
@@ -139,9 +140,10 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * Goes on from a checkpoint and returns the file that was read: the one given, or {@code NAME.previous} where that is
-   * damaged or missing. Throws FileNotFoundException if there is neither, CorruptCheckpointException if none is good;
-   * the trainer is then as before.
+   * Goes on from a checkpoint and returns the file that was read: the one given, or where that is damaged or missing
+   * the one before, {@code NAME.previous}, which a kill may have left as {@code NAME.kept}. Throws
+   * FileNotFoundException if there is none, IOException if one cannot be read, CorruptCheckpointException if all are
+   * damaged; the trainer is then as before.
    */
   public @NonNull File restore(@NonNull File file) throws IOException {
     turn.enterAlone("restore");

@@ -186,6 +186,48 @@ public class FitTest {
   }
 
   @Test
+  public void whatAKillLeftInTheMiddleOfASaveIsTheOneBefore() throws Exception {
+    File kept = new File(file.getPath() + ".kept");
+    Checkpoint checkpoint = Checkpoint.of(file, 2);
+    try (Trainer trainer = fixtures.open()) {
+      trainer.fit(fixtures.x, y, FitOptions.builder().steps(6).checkpoint(checkpoint).build());
+    }
+    assertTrue(new File(file.getPath() + ".previous").renameTo(kept));
+    byte[] newest = Fixtures.bytes(file);
+    Fixtures.write(file, new byte[100]);
+    try (Trainer trainer = fixtures.open()) {
+      assertEquals(kept, trainer.restore(file));
+      assertEquals(4, trainer.progress().step());
+    }
+    Fixtures.write(file, newest);
+    try (Trainer trainer = fixtures.open()) {
+      trainer.save(file);
+      assertFalse(kept.exists());
+      assertArrayEquals(newest, Fixtures.bytes(new File(file.getPath() + ".previous")));
+    }
+    checkpoint.delete();
+    assertFalse(checkpoint.exists());
+    Fixtures.write(kept, newest);
+    assertTrue(checkpoint.exists());
+    checkpoint.delete();
+    assertEquals(0, folder.getRoot().list().length);
+  }
+
+  @Test
+  public void aFileThatCannotBeReadIsNotToBeRemoved() throws Exception {
+    assertTrue(file.mkdir()); // as good as a disk that fails, or too many open files
+    try (Trainer trainer = fixtures.open()) {
+      IOException error = assertThrows(IOException.class, () -> trainer.restore(file));
+      assertTrue(error.getMessage(), error.getMessage().contains("run.tkc' cannot be read"));
+      assertFalse(error instanceof java.io.FileNotFoundException);
+      Fixtures.write(new File(file.getPath() + ".previous"), new byte[100]);
+      assertThrows(IOException.class, () -> trainer.restore(file));
+      Fixtures.write(new File(file.getPath() + ".previous"), Fixtures.bytes(fixtures.file("half.tkc")));
+      assertEquals(new File(file.getPath() + ".previous"), trainer.restore(file));
+    }
+  }
+
+  @Test
   public void aCheckpointOfAnotherTicketOrOptimizerIsRefused() throws Exception {
     try (Trainer trainer = fixtures.open()) {
       assertThrows(TicketException.class, () -> trainer.restore(new File(new File(Fixtures.FOLDER, "mse"), "x.f32")));
