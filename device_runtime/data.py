@@ -110,7 +110,7 @@ def _read_arrays(name: str, keys: tuple[str, ...]) -> dict[str, Array]:
             return {key: archive[key] for key in keys if key in archive}
     except InvalidInput:
         raise
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise InvalidInput(f"'{name}' is no npz file of plain arrays ({error}); write it with numpy.savez") from error
 
 
