@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 _one_at_a_time = threading.RLock()  # else the second thread would take the silence of the first for what to go back to
 
 
