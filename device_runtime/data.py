@@ -65,6 +65,11 @@ def check_samples(x: Array, what: str) -> None:
         raise InvalidInput(f"{what} has shape {x.shape}; the first dimension counts samples, so give (n, ...)")
     if x.size == 0:
         raise InvalidInput(f"{what} is empty, shape {x.shape}; give at least one sample")
+    check_finite(x, what)
+
+
+def check_finite(x: Array, what: str) -> None:
+    """Raises InvalidInput naming the first sample of `x`, (n, ...), that is not finite."""
     if x.dtype.kind == "f":
         for start in range(0, len(x), _ROWS):
             finite = np.isfinite(x[start : start + _ROWS].reshape(-1, x[0].size)).all(axis=1)
