@@ -42,10 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", CheckpointWarning)
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         try:
+            arguments.named = getattr(arguments, arguments.signed)  # for messages: what is checked becomes bytes
             if arguments.public_key is not None:
-                setattr(
-                    arguments, arguments.signed, checked(getattr(arguments, arguments.signed), arguments.public_key)
-                )
+                setattr(arguments, arguments.signed, checked(arguments.named, arguments.public_key))
             return int(arguments.command(arguments))
         except KeyboardInterrupt:
             return _complain("interrupted", commands.INTERRUPTED)

@@ -40,7 +40,7 @@ _RUNTIME = ("seed", "budget_bytes", "recompute", "half_activations", "kernels", 
 def inspect(arguments: Namespace) -> int:
     runtime = runtime_of(arguments.artifact)
     if runtime != NATIVE:
-        raise InvalidInput(f"'{arguments.artifact}' is for {runtime}; inspect takes a native artifact alone")
+        raise InvalidInput(f"'{arguments.named}' is for {runtime}; inspect takes a native artifact alone")
     facts = artifacts.inspect(arguments.artifact, **_options(arguments))
     if arguments.json:
         print_json(facts)

@@ -65,6 +65,11 @@ def check_samples(x: Array, what: str) -> None:
         raise InvalidInput(f"{what} has shape {x.shape}; the first dimension counts samples, so give (n, ...)")
     if x.size == 0:
         raise InvalidInput(f"{what} is empty, shape {x.shape}; give at least one sample")
+    check_finite(x, what)
+
+
+def check_finite(x: Array, what: str) -> None:
+    """Raises InvalidInput naming the first sample of `x`, (n, ...), that is not finite."""
     if x.dtype.kind == "f":
         for start in range(0, len(x), _ROWS):
             finite = np.isfinite(x[start : start + _ROWS].reshape(-1, x[0].size)).all(axis=1)
@@ -110,7 +115,7 @@ def _read_arrays(name: str, keys: tuple[str, ...]) -> dict[str, Array]:
             return {key: archive[key] for key in keys if key in archive}
     except InvalidInput:
         raise
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise InvalidInput(f"'{name}' is no npz file of plain arrays ({error}); write it with numpy.savez") from error
 
 

@@ -271,7 +271,11 @@ def _dying_at(step: int | None) -> Callable[[Progress], None]:
 
 def _told(device: Device) -> dict[str, Any]:
     """Without the figures of an update where there was none."""
-    return {name: value for name, value in asdict(device).items() if value is not None}
+    return {
+        name: value
+        for name, value in asdict(device).items()
+        if value is not None or name not in ("updated", "replaced")
+    }
 
 
 def _summary(devices: list[Device]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from device_runtime import _core
 from device_runtime import checkpoint as files
 from device_runtime.artifact import KERNELS, ArtifactInfo, Source, make_options, memory_plan, read_artifact, read_info
 from device_runtime.backends import NATIVE, open_engine, runtime_of
-from device_runtime.data import check_labels, check_samples, check_targets
+from device_runtime.data import check_finite, check_labels, check_targets
 from device_runtime.engine import Engine
 from device_runtime.errors import InvalidInput
 from device_runtime.results import Evaluation, FitReport, Progress
@@ -377,7 +377,7 @@ def _naming_the_sample(samples: Array) -> Iterator[None]:
     try:
         yield
     except InvalidInput:
-        check_samples(samples, "x")
+        check_finite(samples, "x")  # other faults the core names well
         raise
 
 

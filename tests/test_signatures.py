@@ -150,6 +150,21 @@ def test_the_commands_say_what_is_wrong(
     assert "ticket.tkt.sig" in capsys.readouterr().err
 
 
+def test_a_message_names_the_file_that_was_checked(
+    keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "net.pte"
+    program.write_bytes(b"\0\0\0\0ET12" + bytes(10_000))
+    assert export(["sign", str(program), "--key", str(keys / "private.pem")]) == 0
+    capsys.readouterr()
+    assert device(["inspect", str(program), "--public-key", str(keys / "public.pem")]) == 2
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith(f"'{program}' is for executorch; inspect takes a native artifact alone")
+    )
+
+
 def test_openssl_checks_the_same(artifact: Path, keys: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")

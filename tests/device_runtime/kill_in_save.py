@@ -106,13 +106,13 @@ class Scene:
     newest: bytes | None
     previous: bytes | None
     may_be: tuple[str, ...]
-    leftovers: bool = False
+    kept: bytes | None = None
+    partial: bytes | None = None
 
     def prepare(self, path: Path) -> None:
         files.remove(path)
         contents = {path: self.newest, files.previous_path(path): self.previous}
-        if self.leftovers:
-            contents |= {files.partial_path(path): b"half", Path(f"{path}.kept"): b"what a kill left"}
+        contents |= {files.partial_path(path): self.partial, Path(f"{path}.kept"): self.kept}
         for file, content in contents.items():
             if content is not None:
                 file.write_bytes(content)
@@ -197,7 +197,9 @@ def main(folder: Path) -> dict[str, object]:
         Scene("one generation", old, None, ("old", "new")),
         Scene("two generations", old, older, ("old", "new")),
         Scene("newest broken", BROKEN, old, ("old", "new")),
-        Scene("leftovers of a kill", old, older, ("old", "new"), leftovers=True),
+        Scene("killed while it wrote", old, older, ("old", "new"), kept=old, partial=b"half"),
+        Scene("killed before its end", old, BROKEN, ("old", "new"), kept=older),
+        Scene("killed before its end, newest broken", BROKEN, older, ("old", "new"), kept=old),
     ]
     variants = [(True, False), (False, False), (True, True)]
     path = folder / "run.tkc"

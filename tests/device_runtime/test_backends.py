@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ from device_runtime.backends.engine import (
     scheduled,
 )
 from device_runtime.backends.order import SampleOrder
+from device_runtime.backends.settings import settings_of
+from device_runtime.backends.silence import silent
 from device_runtime.engine import Floats, Targets
 from tests.device_runtime import nets
 from tests.device_runtime.tkt_writer import Recipe, artifact
@@ -283,6 +286,23 @@ def test_values_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
             assert (tmp_path / attribute).read_bytes() == good
 
 
+@pytest.mark.parametrize(
+    "option", [{"threads": 64}, {"threads": 65}, {"learning_rate": 3.4028e38}, {"learning_rate": 3.41e38}]
+)
+def test_options_have_the_ranges_of_the_core(option: dict[str, Any]) -> None:
+    def refused(open_: Callable[[], Any]) -> bool:
+        try:
+            open_()
+        except InvalidInput:
+            return True
+        return False
+
+    wanted = refused(lambda: Trainer.open(artifact(NET), **option).close())
+    assert refused(lambda: settings_of(SETTINGS, option)) is wanted
+    if "learning_rate" in option:
+        assert refused(lambda: trainer().set_learning_rate(option["learning_rate"])) is wanted
+
+
 def test_a_loss_of_nan_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with trainer() as one:
         one.train_step(X[:8], Y[:8])
@@ -355,3 +375,34 @@ def test_options_that_a_runtime_cannot_follow_are_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr("device_runtime.backends.ENGINES", {"executorch": ("no_such_runtime", "Engine")})
     with pytest.raises(InvalidInput, match=r"no_such_runtime is missing.*pip install 'pocket-ticket\[executorch\]'"):
         open_engine("executorch", b"", {})
+
+
+def test_silence_in_two_threads_ends() -> None:
+    """The second one must not take the silence of the first for what was there before."""
+
+    def where() -> tuple[int, int]:
+        return os.fstat(1).st_ino, os.fstat(2).st_ino
+
+    before, inside, leave = where(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with silent():
+            inside.set()
+            leave.wait(10)
+
+    def second() -> None:
+        inside.wait(10)
+        with silent(), silent():
+            leave.wait(0.1)
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    inside.wait(10)
+    threads[1].join(0.1)  # by then without a lock it had looked
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert where() == before
+    with silent():
+        assert where() != before

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
+import stat
 import struct
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -274,7 +277,8 @@ def test_a_kill_between_any_two_calls_leaves_a_good_generation(tmp_path: Path, n
         files.save_generation(path, b"good 1")
         files.save_generation(path, newest)
         finished = save_until(path, b"good 3", allowed, links=links)
-        kept = [file.read_bytes() for file in (path, files.previous_path(path)) if file.exists()]
+        places = (path, tmp_path / "run.tkc.kept", files.previous_path(path))
+        kept = [file.read_bytes() for file in places if file.exists()]
         assert any(content.startswith(b"good") for content in kept), (allowed, kept)
         if finished:
             assert kept == [b"good 3", newest]
@@ -282,6 +286,100 @@ def test_a_kill_between_any_two_calls_leaves_a_good_generation(tmp_path: Path, n
             break
     assert finished
     assert allowed >= 4
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kill_loses_no_generation_but_the_oldest(tmp_path: Path, links: bool) -> None:
+    """The newest may be damaged before the next save, which must not push out the one before it."""
+    path = tmp_path / "run.tkc"
+    for allowed in range(20):
+        files.remove(path)
+        for content in (b"good 1", b"good 2"):
+            files.save_generation(path, content)
+        finished = save_until(path, b"good 3", allowed, links=links)
+        newest = path.read_bytes()
+        path.write_bytes(b"broken")
+        before = restored_from(path)
+        assert before == b"good 2" or newest == b"good 2"
+        for later in range(20):
+            if save_until(path, b"good 4", later, links=links):
+                break
+            if path.read_bytes() == b"broken":
+                assert restored_from(path) == before
+        assert restored_from(path) == b"good 4"
+        if finished:
+            return
+    raise AssertionError("no save came through")
+
+
+def restored_from(path: Path) -> bytes:
+    found: list[bytes] = []
+
+    def restore(content: bytes) -> None:
+        if content == b"broken":
+            raise CorruptCheckpoint("broken")
+        found.append(content)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CheckpointWarning)
+        files.load_newest(path, restore)
+    return found[0]
+
+
+def syncing_directories(code: int) -> Callable[[int], None]:
+    def sync(handle: int, sync: Callable[[int], None] = os.fsync) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    return sync
+
+
+def test_where_a_folder_cannot_be_synced_no_generation_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.tkc"
+    for content in (b"good 1", b"good 2"):
+        files.save_generation(path, content)
+    monkeypatch.setattr(os, "fsync", syncing_directories(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        files.save_generation(path, b"good 3")
+    assert caught.value.filename == str(path)
+    assert {file.name[8:]: file.read_bytes() for file in tmp_path.iterdir()} == {
+        "": b"good 3",
+        "kept": b"good 2",
+        "previous": b"good 1",
+    }
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        files.write_file(tmp_path / "file", b"whole")
+    assert caught.value.filename == str(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    monkeypatch.setattr(os, "fsync", syncing_directories(errno.EINVAL))  # a file system that has no such thing
+    files.save_generation(path, b"good 4")
+    assert (path.read_bytes(), files.previous_path(path).read_bytes()) == (b"good 4", b"good 3")
+    assert not (tmp_path / "run.tkc.kept").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_a_generation_that_cannot_be_opened_does_not_count_as_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """But for a part of the disk that is."""
+    path = tmp_path / "run.tkc"
+    for content in (b"good 1", b"good 2"):
+        files.save_generation(path, content)
+    read = Path.read_bytes
+
+    def refused(file: Path) -> bytes:
+        if file in unreadable:
+            raise OSError(code, os.strerror(code), str(file))
+        return read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    unreadable = {path}
+    if code == errno.EIO:
+        assert restored_from(path) == b"good 1"
+    unreadable = {path, files.previous_path(path)} if code == errno.EIO else unreadable
+    with pytest.raises(OSError, match=os.strerror(code)):
+        restored_from(path)
 
 
 def test_a_failed_write_names_the_file_and_leaves_the_good_one(tmp_path: Path) -> None:

@@ -103,3 +103,14 @@ def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(content))
     with pytest.raises(InvalidInput, match="is no npz file"):
         load_npz(path)
+
+
+@pytest.mark.parametrize("field", [(6, 8, 1), (8, 10, 99)], ids=["encrypted", "compressed in another way"])
+def test_a_header_that_says_what_cannot_be_is_refused(tmp_path: Path, field: tuple[int, int, int]) -> None:
+    path = write(tmp_path / "d.npz", x=X, y=Y)
+    content = bytearray(path.read_bytes())
+    local, central, value = field  # offsets of the same field in the two headers of a member
+    content[content.find(b"PK\3\4") + local] = content[content.find(b"PK\1\2") + central] = value
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"d\.npz' is no npz file"):
+        load_npz(path)

@@ -12,7 +12,8 @@ import pytest
 
 from device_runtime import BudgetExceeded, Data, InvalidInput, Trainer
 from device_runtime import checkpoint as files
-from device_runtime.simulator import Settings, simulate, split
+from device_runtime.simulator import Device, Settings, _summary, _told, simulate, split
+from device_runtime.terminal import print_devices
 from tests.device_runtime import nets
 from tests.device_runtime.tkt_writer import artifact
 
@@ -48,6 +49,15 @@ def test_each_user_is_a_device_that_learns_from_its_own_samples() -> None:
     assert summary["after_mean"] == pytest.approx(np.mean([device["after"] for device in report["users"]]))
     assert summary["after_sd"] == pytest.approx(np.std([device["after"] for device in report["users"]], ddof=1))
     json.dumps(report, allow_nan=False)
+
+
+def test_a_device_whose_memory_is_not_known_is_told_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """As of the runtimes of apps."""
+    device = Device(7, 0.1, 0.25, 3, 4, 5, 0, 0, None, 100, 1.0)
+    print_devices({"users": [_told(device)], "summary": _summary([device]) | {"users_with_too_few": 0}})
+    titles, row, *_ = capsys.readouterr().out.splitlines()
+    assert dict(zip(titles.split(), row.split(), strict=True))["arena"] == "-"
+    assert "updated" not in titles
 
 
 def test_deaths_cost_steps_and_nothing_else(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from device_runtime import _core as core
 from device_runtime.artifact import make_options, memory_plan
 from device_runtime.data import Array
 from tests.device_runtime import nets, reference
-from tests.device_runtime.tkt_writer import ADAM, SGD, Recipe, artifact
+from tests.device_runtime.tkt_writer import ADAM, LINEAR, SGD, Net, Node, Param, Recipe, artifact
 
 NET = nets.small()
 ARTIFACT = artifact(NET)
@@ -312,3 +312,11 @@ def test_learning_rates_can_be_set_step_by_step() -> None:
 def test_learning_rates_that_are_none_are_refused(rates: Array) -> None:
     with Trainer.open(ARTIFACT) as trainer, pytest.raises(InvalidInput, match="learning_rate"):
         trainer.train_steps(X, Y, np.zeros((3, 8), int), rates)
+
+
+def test_a_fault_of_the_trainer_is_not_laid_on_the_samples() -> None:
+    net = Net(((1,), (2,)), (Node(LINEAR, (0,), (0,)),), (Param(np.ones((2, 1), np.float32)),))
+    trainer = Trainer.open(artifact(net))
+    trainer.close()
+    with pytest.raises(InvalidInput, match="closed"):
+        trainer.predict(np.array([1, 2], np.float32))  # samples of one element may come so
