@@ -34,8 +34,8 @@ public final class PersonalModel implements AutoCloseable {
    * its own.
    *
    * <p>A lesson saves its state every {@code saveEverySteps} steps: a kill costs at most so many, and none of the
-   * result. Throws IllegalStateException while another instance has the directory, IOException, and what Trainer.open
-   * and restore throw.
+   * result. Throws ModelInUseException while another instance has the directory, IOException, and what Trainer.open and
+   * restore throw: CorruptCheckpointException where all that was kept is damaged, which {@link #forget} gives up.
    */
   public static @NonNull PersonalModel open(@NonNull Artifact artifact, @NonNull TrainerOptions options,
       @NonNull File directory, int saveEverySteps) throws IOException {
@@ -50,6 +50,16 @@ public final class PersonalModel implements AutoCloseable {
       if (trainer != null) trainer.close();
       store.close();
       throw failure;
+    }
+  }
+
+  /**
+   * What {@link #reset} does, without opening: for what was kept for this ticket but cannot be restored. Throws
+   * ModelInUseException, IOException.
+   */
+  public static void forget(@NonNull Artifact artifact, @NonNull File directory) throws IOException {
+    try (CheckpointStore store = CheckpointStore.open(new File(directory, artifact.info().ticketHash()), 1)) {
+      store.deleteAll();
     }
   }
 
@@ -100,7 +110,8 @@ public final class PersonalModel implements AutoCloseable {
     Score after = Score.of(trainer, begun.lesson);
     Rollback.Decision decision = rollback.decide(begun.before, after);
     if (decision.isKept()) {
-      store.keepLesson();
+      trainer.save(store.kept().file()); // what was kept stays beside it, as the generation before
+      store.deleteLesson();
     } else {
       abandon();
     }
