@@ -73,7 +73,7 @@ public class ArtifactTest {
 
   @Test
   public void whatIsNoGoodArtifactIsRefusedByKind() throws Exception {
-    String[] corrupt = {"flipped.tkt", "cut.tkt", "empty.tkt", "card.tkt"};
+    String[] corrupt = {"flipped.tkt", "cut.tkt", "empty.tkt", "card.tkt", "utf8.tkt"};
     for (String name : corrupt) {
       assertThrows(name, CorruptArtifactException.class, () -> Artifact.of(new File(Fixtures.FOLDER, name)));
       byte[] content = Fixtures.bytes(new File(Fixtures.FOLDER, name));
