@@ -87,6 +87,14 @@ public class ArtifactTest {
   }
 
   @Test
+  public void aBufferThatIsNotDirectHasNoBytes() throws Exception {
+    byte[] text = new byte[Native.TEXT_BYTES];
+    int status = Native.inspect(ByteBuffer.allocate(64), new long[17], new byte[32], text);
+    TicketException error = assertThrows(CorruptArtifactException.class, () -> Native.check(status, text));
+    assertTrue(error.getMessage(), error.getMessage().contains("of 0 bytes"));
+  }
+
+  @Test
   public void everyFlippedBitIsFound() throws Exception {
     byte[] content = Fixtures.bytes(TINY);
     for (int place = 0; place < content.length; ++place) {
