@@ -90,6 +90,16 @@ public class InputTest {
   }
 
   @Test
+  public void kernelsThatAreNotHereAreRefusedForOnesThatAre() throws Exception {
+    boolean hasScalar = Fixtures.KERNELS == Kernels.SCALAR;
+    Kernels absent = hasScalar ? Kernels.NEON : Kernels.SCALAR;
+    String words = hasScalar ? "take 0 (AUTO) or 1 (SCALAR)" : "take 0 (AUTO)";
+    InvalidInputException error =
+        assertThrows(InvalidInputException.class, () -> open(TrainerOptions.builder().kernels(absent)));
+    assertTrue(error.getMessage(), error.getMessage().endsWith(words));
+  }
+
+  @Test
   public void everyOptionArrives() throws Exception {
     long[] recipe = InfoReader.recipe(fixtures.artifact().direct());
     TrainerOptions all = TrainerOptions.builder()
