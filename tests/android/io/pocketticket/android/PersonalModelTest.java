@@ -161,6 +161,22 @@ public class PersonalModelTest {
     learnt("a");
   }
 
+  @Test
+  public void aLessonWhoseStateIsDamagedBeginsAnewAndComesToTheSame() throws Exception {
+    float[] values = learnt("whole");
+    try (PersonalModel model = open("a")) {
+      model.begin(lesson);
+      model.learn(NEVER, stopAfter(4));
+    }
+    flip(file("a", "lesson.tkc"));
+    flip(file("a", "lesson.tkc.previous"));
+    try (PersonalModel model = open("a")) {
+      assertEquals(STEPS, model.learn(NEVER, null).fit().steps());
+      assertArrayEquals(values, model.trainer().values(), 0);
+    }
+    assertEquals(Arrays.asList("kept.tkc", "lock"), names("a"));
+  }
+
   private static void flip(File file) throws IOException {
     byte[] content = Files.readAllBytes(file.toPath());
     content[content.length / 2] ^= 1;

@@ -1,6 +1,7 @@
 package io.pocketticket.android;
 
 import io.pocketticket.Artifact;
+import io.pocketticket.CorruptCheckpointException;
 import io.pocketticket.FitListener;
 import io.pocketticket.FitOptions;
 import io.pocketticket.FitReport;
@@ -99,11 +100,7 @@ public final class PersonalModel implements AutoCloseable {
       throws IOException {
     begun = store.hasLesson() ? store.readLesson() : null;
     if (begun == null) return null;
-    if (store.lesson().exists()) {
-      trainer.restore(store.lesson().file());
-    } else {
-      restoreKept();
-    }
+    if (!restoreLesson()) restoreKept();
     Samples training = begun.lesson.training();
     FitReport fit = trainer.fit(training.values(), training.labels(), options(begun.goalEpochs, listener));
     if (fit.cancelled()) return new LessonReport(fit, begun.before, null, null);
@@ -144,6 +141,17 @@ public final class PersonalModel implements AutoCloseable {
     trainer.close();
     synchronized (this) { // what follows a fit has the files until it is done
       store.close();
+    }
+  }
+
+  /** False where nothing of it is there, or all of that damaged: from its beginning it comes to the same. */
+  private boolean restoreLesson() throws IOException {
+    if (!store.lesson().exists()) return false;
+    try {
+      trainer.restore(store.lesson().file());
+      return true;
+    } catch (CorruptCheckpointException damaged) {
+      return false;
     }
   }
 
