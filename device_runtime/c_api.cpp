@@ -161,7 +161,8 @@ tkt_status tkt_open(const void *artifact, size_t artifact_bytes, const tkt_optio
   const Kernels *kernels = find_kernels(options->kernels);
   if (kernels == nullptr) {
     return fail(error, TKT_INVALID_INPUT, "kernels ", options->kernels,
-                " are not in this build or not for this processor; take 0 (AUTO) or 1 (SCALAR)");
+                " are not in this build or not for this processor; take 0 (AUTO)",
+                find_kernels(TKT_KERNELS_SCALAR) ? " or 1 (SCALAR)" : "");
   }
   Arena memory(arena);
   *trainer = nullptr;

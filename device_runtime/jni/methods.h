@@ -32,7 +32,8 @@ struct Bytes {
   size_t count;
   Bytes(JNIEnv *env, jobject buffer)
       : at(env->GetDirectBufferAddress(buffer)), count(size_t(env->GetDirectBufferCapacity(buffer))) {
-    if (!at || count == 0) at = kNothing;
+    if (!at) count = 0;  // not a direct buffer, whose capacity is -1
+    if (count == 0) at = kNothing;
   }
 };
 

@@ -83,6 +83,7 @@ def refused(folder: Path, good: bytes) -> None:
     unknown = artifact(Net(net.shapes, (*net.nodes[:-1], Node(77, (5,))), net.params))
     (folder / "operator.tkt").write_bytes(unknown)
     (folder / "card.tkt").write_bytes(artifact(net, card=b'{"labels": [1, 2}'))
+    (folder / "utf8.tkt").write_bytes(artifact(net, card=b'{"task": "caf\xe9"}'))
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 4
     (folder / "flipped.tkt").write_bytes(flipped)

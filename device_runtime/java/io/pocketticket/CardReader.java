@@ -5,7 +5,7 @@ import java.util.List;
 
 /**
  * Reads a card, RFC 8259 JSON, as far as this package needs it: checks that it is an object, and finds one list of it.
- * Refuses what is no JSON, half a surrogate pair, and nesting beyond 64 levels, as CorruptArtifactException.
+ * Refuses what is no JSON, half a surrogate pair, and objects and lists more than 64 deep, as CorruptArtifactException.
  */
 final class CardReader {
   private static final int MAX_DEPTH = 64;
@@ -21,7 +21,7 @@ final class CardReader {
   static @Nullable List<String> strings(String card, String key) {
     CardReader reader = new CardReader(card);
     reader.space();
-    List<String> found = reader.object(key, 0);
+    List<String> found = reader.object(key, 1);
     reader.space();
     if (reader.at != card.length()) throw reader.broken();
     return found;
@@ -30,7 +30,7 @@ final class CardReader {
   /** An object; the list under `wanted`, the last one as in other readers, unless that is null. */
   private List<String> object(String wanted, int depth) {
     List<String> found = null;
-    expect('{');
+    enter('{', depth);
     space();
     if (take('}')) return null;
     do {
@@ -59,7 +59,7 @@ final class CardReader {
   private List<String> array(int depth) {
     List<String> texts = new ArrayList<>();
     boolean plain = true;
-    expect('[');
+    enter('[', depth);
     space();
     if (take(']')) return texts;
     do {
@@ -75,7 +75,6 @@ final class CardReader {
 
   /** Any value; the text of a string or a number, else null. */
   private String value(int depth) {
-    if (depth > MAX_DEPTH) throw broken();
     switch (peek()) {
       case '"':
         return string();
@@ -173,6 +172,11 @@ final class CardReader {
 
   private void expect(char wanted) {
     if (!take(wanted)) throw broken();
+  }
+
+  private void enter(char bracket, int depth) {
+    if (depth > MAX_DEPTH) throw broken();
+    expect(bracket);
   }
 
   private CorruptArtifactException broken() {

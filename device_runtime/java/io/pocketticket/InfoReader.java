@@ -2,6 +2,7 @@ package io.pocketticket;
 
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.charset.CharacterCodingException;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -76,10 +77,12 @@ final class InfoReader {
 
   private static String card(ByteBuffer artifact, int offset, int length) {
     ByteBuffer bytes = artifact.duplicate();
-    bytes.position(offset);
-    byte[] card = new byte[length];
-    bytes.get(card);
-    return new String(card, Native.UTF_8);
+    bytes.position(offset).limit(offset + length);
+    try {
+      return Native.UTF_8.newDecoder().decode(bytes).toString(); // which replaces nothing
+    } catch (CharacterCodingException error) {
+      throw new CorruptArtifactException("the card is not UTF-8; export the ticket again");
+    }
   }
 
   private static List<String> labels(String card, int classCount) {

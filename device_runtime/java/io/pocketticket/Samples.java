@@ -62,10 +62,11 @@ final class Samples {
   }
 
   /**
-   * What to throw in the place of an error of the core, which counts samples within a batch: a sample that is not
-   * finite is named by its place among all.
+   * What to throw in the place of an error of the core, which counts samples within a batch: where that is a sample's,
+   * the first one that is not finite, named by its place among all.
    */
   InvalidInputException named(InvalidInputException error) {
+    if (!error.getMessage().startsWith("samples[")) return error;
     for (int i = 0; i < samples.length; ++i) {
       if (Float.isNaN(samples[i]) || Float.isInfinite(samples[i])) {
         return new InvalidInputException(

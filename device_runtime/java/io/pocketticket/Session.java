@@ -38,18 +38,18 @@ final class Session {
 
   /** One update with the next batch of these samples; its loss. Then {@link #step}, {@link #epoch} are up to date. */
   float fitStep(Samples data) {
-    check(Native.fitStep(handle, data.samples, data.targets, data.count, state, text));
+    check(Native.fitStep(handle, data.samples, data.targets, data.count, state, text), data);
     return loss();
   }
 
   float trainStep(Samples data) {
-    check(Native.trainStep(handle, data.samples, data.targets, data.count, state, text));
+    check(Native.trainStep(handle, data.samples, data.targets, data.count, state, text), data);
     return loss();
   }
 
   /** The sum of the losses of `count` samples from `first` on; then {@link #correct} is up to date. */
   double evaluate(Samples data, int first, int count) {
-    check(Native.evaluate(handle, data.samples, data.targets, first, count, sums, text));
+    check(Native.evaluate(handle, data.samples, data.targets, first, count, sums, text), data);
     return sums[0];
   }
 
@@ -58,7 +58,7 @@ final class Session {
   }
 
   void predict(Samples data, int first, int count, float[] outputs) {
-    check(Native.predict(handle, data.samples, first, count, outputs, text));
+    check(Native.predict(handle, data.samples, first, count, outputs, text), data);
   }
 
   Progress progress() {
@@ -123,6 +123,14 @@ final class Session {
 
   private void check(int status) {
     Native.check(status, text);
+  }
+
+  private void check(int status, Samples data) {
+    try {
+      check(status);
+    } catch (InvalidInputException error) {
+      throw data.named(error);
+    }
   }
 
   private static int size(long bytes) {

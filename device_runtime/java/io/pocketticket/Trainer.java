@@ -119,8 +119,6 @@ public final class Trainer implements AutoCloseable {
         session.predict(data, first, Math.min(memory.microBatch(), data.count - first), outputs);
       }
       return outputs;
-    } catch (InvalidInputException error) {
-      throw data.named(error);
     } finally {
       leave();
     }
@@ -256,8 +254,6 @@ public final class Trainer implements AutoCloseable {
       if (isFresh) loop.resume();
       isFresh = false;
       return loop.run(info.epochs);
-    } catch (InvalidInputException error) {
-      throw data.named(error);
     } finally {
       leave();
     }
@@ -291,8 +287,6 @@ public final class Trainer implements AutoCloseable {
       float loss = session.trainStep(data);
       isFresh = false;
       return loss;
-    } catch (InvalidInputException error) {
-      throw data.named(error);
     } finally {
       leave();
     }
@@ -310,8 +304,6 @@ public final class Trainer implements AutoCloseable {
         correct += session.correct();
       }
       return new Evaluation(loss / data.count, (double) correct / data.count, correct, data.count);
-    } catch (InvalidInputException error) {
-      throw data.named(error);
     } finally {
       leave();
     }

@@ -73,7 +73,7 @@ public class ArtifactTest {
 
   @Test
   public void whatIsNoGoodArtifactIsRefusedByKind() throws Exception {
-    String[] corrupt = {"flipped.tkt", "cut.tkt", "empty.tkt", "card.tkt"};
+    String[] corrupt = {"flipped.tkt", "cut.tkt", "empty.tkt", "card.tkt", "utf8.tkt"};
     for (String name : corrupt) {
       assertThrows(name, CorruptArtifactException.class, () -> Artifact.of(new File(Fixtures.FOLDER, name)));
       byte[] content = Fixtures.bytes(new File(Fixtures.FOLDER, name));
@@ -84,6 +84,14 @@ public class ArtifactTest {
         assertThrows(UnsupportedOperatorException.class, () -> Artifact.of(new File(Fixtures.FOLDER, "operator.tkt")));
     assertTrue(unknown.getMessage(), unknown.getMessage().contains("77"));
     assertThrows(FileNotFoundException.class, () -> Artifact.of(new File(Fixtures.FOLDER, "none.tkt")));
+  }
+
+  @Test
+  public void aBufferThatIsNotDirectHasNoBytes() throws Exception {
+    byte[] text = new byte[Native.TEXT_BYTES];
+    int status = Native.inspect(ByteBuffer.allocate(64), new long[17], new byte[32], text);
+    TicketException error = assertThrows(CorruptArtifactException.class, () -> Native.check(status, text));
+    assertTrue(error.getMessage(), error.getMessage().contains("of 0 bytes"));
   }
 
   @Test

@@ -37,9 +37,27 @@ public class CardReaderTest {
         "{\"a\":\"\\ud83d\"}", "{\"a\":\"\\ude00\\ud83d\"}", "{\"a\":\"\n\"}", "{\"a\":\"", "{\"a\":[1,]}", "{\"a\":[1",
         "{\"a\":1 \"b\":2}", "\0{}", "{}\0"};
     for (String card : wrong) assertThrows(card, CorruptArtifactException.class, () -> labels(card));
-    StringBuilder nested = new StringBuilder("{\"a\":");
-    for (int i = 0; i < 100_000; ++i) nested.append('[');
-    assertThrows(CorruptArtifactException.class, () -> labels(nested.toString()));
+    assertThrows(CorruptArtifactException.class, () -> labels("{\"a\":" + repeated("[", 100_000)));
+  }
+
+  @Test
+  public void nestingIsTakenToTheDepthOfTheFormat() {
+    for (String key : new String[] {"a", "labels"}) {
+      for (String inner : new String[] {"", "1", "\"b\""}) { // 64 deep with the card itself
+        assertNull(labels("{\"" + key + "\":" + repeated("[", 63) + inner + repeated("]", 63) + "}"));
+        String deeper = "{\"" + key + "\":" + repeated("[", 64) + inner + repeated("]", 64) + "}";
+        assertThrows(deeper, CorruptArtifactException.class, () -> labels(deeper));
+      }
+    }
+    String objects = repeated("{\"a\":", 64) + "1" + repeated("}", 64);
+    assertNull(labels(objects));
+    assertThrows(CorruptArtifactException.class, () -> labels("{\"a\":" + objects + "}"));
+  }
+
+  private static String repeated(String each, int count) {
+    StringBuilder all = new StringBuilder();
+    for (int i = 0; i < count; ++i) all.append(each);
+    return all.toString();
   }
 
   private static java.util.List<String> labels(String card) {

@@ -60,6 +60,21 @@ public class InputTest {
   }
 
   @Test
+  public void anotherErrorIsNotTakenForThatOfASample() throws Exception {
+    x[12 * 33 + 5] = Float.NaN;
+    FitOptions options = FitOptions.builder().checkpoint(Checkpoint.of(fixtures.file("half.tkc"), 1)).build();
+    try (Trainer sgd = Trainer.open(fixtures.artifact(), TrainerOptions.builder().optimizer(Optimizer.SGD).build())) {
+      refused("optimizer", () -> sgd.fit(x, y, options));
+    }
+    Fixtures mse = Fixtures.of("mse");
+    float[] targets = mse.targets();
+    targets[0] = Float.NaN;
+    try (Trainer floats = mse.open()) {
+      refused("targets[0]", () -> floats.evaluate(x, targets));
+    }
+  }
+
+  @Test
   public void optionsThatTheCoreRefusesHaveItsWords() throws Exception {
     refused("batch", () -> Trainer.open(fixtures.artifact(), TrainerOptions.builder().batch(0).build()));
     refused("batch -1 is below 0", () -> TrainerOptions.builder().batch(-1));
@@ -72,6 +87,16 @@ public class InputTest {
     refused("epochs 0", () -> FitOptions.builder().epochs(0));
     refused("steps -1", () -> FitOptions.builder().steps(-1));
     refused("both given", () -> FitOptions.builder().steps(1).epochs(1).build());
+  }
+
+  @Test
+  public void kernelsThatAreNotHereAreRefusedForOnesThatAre() throws Exception {
+    boolean hasScalar = Fixtures.KERNELS == Kernels.SCALAR;
+    Kernels absent = hasScalar ? Kernels.NEON : Kernels.SCALAR;
+    String words = hasScalar ? "take 0 (AUTO) or 1 (SCALAR)" : "take 0 (AUTO)";
+    InvalidInputException error =
+        assertThrows(InvalidInputException.class, () -> open(TrainerOptions.builder().kernels(absent)));
+    assertTrue(error.getMessage(), error.getMessage().endsWith(words));
   }
 
   @Test

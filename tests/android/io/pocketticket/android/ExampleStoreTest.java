@@ -194,7 +194,7 @@ public class ExampleStoreTest {
         PersonalModel model = PersonalModel.open(artifact, TrainerOptions.builder().build(), directory, 1)) {
       store.add(sample(1), 0);
       assertFalse(model.hasLesson());
-      assertThrows(IllegalStateException.class, () -> PersonalData.delete(directory)); // a model is open
+      assertThrows(ModelInUseException.class, () -> PersonalData.delete(directory)); // a model is open
       assertEquals(1, store.count());
     }
     PersonalData.delete(directory);

@@ -9,6 +9,7 @@ import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import io.pocketticket.Artifact;
+import io.pocketticket.CorruptCheckpointException;
 import io.pocketticket.FitListener;
 import io.pocketticket.TrainerOptions;
 import io.pocketticket.android.Rollback.Decision;
@@ -141,6 +142,48 @@ public class PersonalModelTest {
   }
 
   @Test
+  public void aFlippedBitCostsOneLessonAndTwoCanBeForgotten() throws Exception {
+    float[] once = learnt("a");
+    learnt("a");
+    flip(file("a", "kept.tkc"));
+    try (PersonalModel model = open("a")) {
+      assertArrayEquals(once, model.trainer().values(), 0);
+      model.begin(lesson);
+    }
+    flip(file("a", "kept.tkc.previous"));
+    assertThrows(CorruptCheckpointException.class, () -> open("a"));
+    PersonalModel.forget(artifact, directory("a"));
+    try (PersonalModel model = open("a")) {
+      assertFalse(model.hasLesson());
+      assertArrayEquals(ticket, model.trainer().values(), 0);
+    }
+    assertEquals(Arrays.asList("lock"), names("a"));
+    learnt("a");
+  }
+
+  @Test
+  public void aLessonWhoseStateIsDamagedBeginsAnewAndComesToTheSame() throws Exception {
+    float[] values = learnt("whole");
+    try (PersonalModel model = open("a")) {
+      model.begin(lesson);
+      model.learn(NEVER, stopAfter(4));
+    }
+    flip(file("a", "lesson.tkc"));
+    flip(file("a", "lesson.tkc.previous"));
+    try (PersonalModel model = open("a")) {
+      assertEquals(STEPS, model.learn(NEVER, null).fit().steps());
+      assertArrayEquals(values, model.trainer().values(), 0);
+    }
+    assertEquals(Arrays.asList("kept.tkc", "lock"), names("a"));
+  }
+
+  private static void flip(File file) throws IOException {
+    byte[] content = Files.readAllBytes(file.toPath());
+    content[content.length / 2] ^= 1;
+    Files.write(file.toPath(), content);
+  }
+
+  @Test
   public void lessonsAddUp() throws Exception {
     float[] once = learnt("a");
     float[] twice = learnt("a");
@@ -192,18 +235,18 @@ public class PersonalModelTest {
   @Test
   public void aKillAfterWhatWasLearntIsKeptComesToTheSame() throws Exception {
     float[] values = learnt("whole");
-    for (boolean hasPrevious : new boolean[] {true, false}) {
-      String name = "a" + hasPrevious;
+    for (boolean hasState : new boolean[] {true, false}) {
+      String name = "a" + hasState;
       try (PersonalModel model = open(name)) {
         model.begin(lesson);
         model.learn(NEVER, stopAfter(STEPS));
+        Files.copy(file(name, "lesson.tkc").toPath(), file(name, "kept.tkc").toPath());
       }
-      // renamed, but the lesson's files not yet deleted, or one of them
-      assertTrue(file(name, "lesson.tkc").renameTo(file(name, "kept.tkc")));
-      if (!hasPrevious) assertTrue(file(name, "lesson.tkc.previous").delete());
+      // kept, but the lesson's files not yet deleted
+      if (!hasState) assertTrue(file(name, "lesson.tkc").delete() && file(name, "lesson.tkc.previous").delete());
       try (PersonalModel model = open(name)) {
         LessonReport report = model.learn(NEVER, null);
-        assertEquals(hasPrevious ? 1 : 0, report.fit().steps());
+        assertEquals(0, report.fit().steps());
         assertEquals(Decision.KEEP, report.decision());
         assertArrayEquals(values, model.trainer().values(), 0);
         assertEquals(EPOCHS, model.trainer().progress().epoch());
@@ -314,7 +357,8 @@ public class PersonalModelTest {
   @Test
   public void aDirectoryHasOneOwnerAndDeletingWaitsForIt() throws Exception {
     try (PersonalModel model = open("a")) {
-      assertThrows(IllegalStateException.class, () -> open("a"));
+      assertThrows(ModelInUseException.class, () -> open("a"));
+      assertThrows(ModelInUseException.class, () -> PersonalModel.forget(artifact, directory("a")));
       assertTrue(model.trainer().batch() > 0); // the first one is not disturbed
       open("b").close();
     }

@@ -242,15 +242,19 @@ public class TrainingJobServiceTest {
   @Test
   public void aFailureIsToldAndNotTriedAgain() throws Exception {
     final IOException full = new IOException("the disk is full");
-    Job job = new Job() {
-      @Override
-      protected PersonalModel prepare() throws IOException {
-        throw full;
-      }
-    };
-    job.onStartJob(null);
-    assertFalse(job.end());
-    assertSame(full, job.failure);
+    final IllegalStateException closed = new IllegalStateException("the store is closed"); // and not "in use"
+    for (final Exception thrown : new Exception[] {full, closed}) {
+      Job job = new Job() {
+        @Override
+        protected PersonalModel prepare() throws IOException {
+          if (thrown == full) throw full;
+          throw closed;
+        }
+      };
+      job.onStartJob(null);
+      assertFalse(job.end());
+      assertSame(thrown, job.failure);
+    }
   }
 
   /** As Android's class from version 10 on. */

@@ -19,10 +19,10 @@ import java.util.zip.CRC32;
  * The files of one personal model: what is kept, and the lesson under way. One owner at a time, in all processes of the
  * app.
  *
- * <p>{@code kept.tkc}: the checkpoint that predictions come from; absent: the ticket itself. {@code lesson}: frozen
- * samples and the score before. {@code lesson.tkc}: how far that is. A file is there whole or not at all; every order
- * of these files that a kill can leave is one to go on from. Take a directory of {@code Context.getNoBackupFilesDir()}:
- * other apps cannot read it, and no backup copies it off the device.
+ * <p>{@code kept.tkc}: the checkpoint that predictions come from, with the one before beside it; absent: the ticket
+ * itself. {@code lesson}: frozen samples and the score before. {@code lesson.tkc}: how far that is. A file is there
+ * whole or not at all; every order of these files that a kill can leave is one to go on from. Take a directory of
+ * {@code Context.getNoBackupFilesDir()}: other apps cannot read it, and no backup copies it off the device.
  */
 final class CheckpointStore implements AutoCloseable {
   private static final int MAGIC = 0x544B4C31; // "TKL1"
@@ -39,7 +39,7 @@ final class CheckpointStore implements AutoCloseable {
     this.lesson = Checkpoint.of(new File(directory, "lesson.tkc"), saveEverySteps);
   }
 
-  /** Makes the directory where it is missing. Throws IllegalStateException while another owner has it, IOException. */
+  /** Makes the directory where it is missing. Throws ModelInUseException while another owner has it, IOException. */
   static @NonNull CheckpointStore open(@NonNull File directory, int saveEverySteps) throws IOException {
     if (!directory.isDirectory() && !directory.mkdirs()) {
       throw new IOException("'" + directory + "' cannot be made; free some space or give another directory");
@@ -53,7 +53,7 @@ final class CheckpointStore implements AutoCloseable {
     } finally {
       if (lock == null) file.close();
     }
-    if (lock == null) throw new IllegalStateException("'" + directory + "' is in use; close the other model first");
+    if (lock == null) throw new ModelInUseException("'" + directory + "' is in use; close the other model first");
     return new CheckpointStore(directory, saveEverySteps, file);
   }
 
@@ -107,12 +107,6 @@ final class CheckpointStore implements AutoCloseable {
     int shipped = in.readInt();
     Lesson begun = Lesson.read(in);
     return new Begun(begun, new Score(own, begun.heldOut().count(), shipped, begun.shipped().count()), goal);
-  }
-
-  /** What the lesson came to is kept from now on. */
-  void keepLesson() throws IOException {
-    rename(lesson.file(), kept.file());
-    deleteLesson();
   }
 
   /** The lesson is as if it had not been. */

@@ -12,7 +12,7 @@ public final class PersonalData {
    * Deletes the directory of an {@link ExampleStore} and of {@link PersonalModel}s with all in it; no directory: no
    * effect.
    *
-   * <p>Both must be closed: throws IllegalStateException, and deletes nothing, while a model is open; IOException where
+   * <p>Both must be closed: throws ModelInUseException, and deletes nothing, while a model is open; IOException where
    * a file is left.
    */
   public static void delete(@NonNull File directory) throws IOException {

@@ -1,6 +1,7 @@
 package io.pocketticket.android;
 
 import io.pocketticket.Artifact;
+import io.pocketticket.CorruptCheckpointException;
 import io.pocketticket.FitListener;
 import io.pocketticket.FitOptions;
 import io.pocketticket.FitReport;
@@ -34,8 +35,8 @@ public final class PersonalModel implements AutoCloseable {
    * its own.
    *
    * <p>A lesson saves its state every {@code saveEverySteps} steps: a kill costs at most so many, and none of the
-   * result. Throws IllegalStateException while another instance has the directory, IOException, and what Trainer.open
-   * and restore throw.
+   * result. Throws ModelInUseException while another instance has the directory, IOException, and what Trainer.open and
+   * restore throw: CorruptCheckpointException where all that was kept is damaged, which {@link #forget} gives up.
    */
   public static @NonNull PersonalModel open(@NonNull Artifact artifact, @NonNull TrainerOptions options,
       @NonNull File directory, int saveEverySteps) throws IOException {
@@ -50,6 +51,16 @@ public final class PersonalModel implements AutoCloseable {
       if (trainer != null) trainer.close();
       store.close();
       throw failure;
+    }
+  }
+
+  /**
+   * What {@link #reset} does, without opening: for what was kept for this ticket but cannot be restored. Throws
+   * ModelInUseException, IOException.
+   */
+  public static void forget(@NonNull Artifact artifact, @NonNull File directory) throws IOException {
+    try (CheckpointStore store = CheckpointStore.open(new File(directory, artifact.info().ticketHash()), 1)) {
+      store.deleteAll();
     }
   }
 
@@ -89,18 +100,15 @@ public final class PersonalModel implements AutoCloseable {
       throws IOException {
     begun = store.hasLesson() ? store.readLesson() : null;
     if (begun == null) return null;
-    if (store.lesson().exists()) {
-      trainer.restore(store.lesson().file());
-    } else {
-      restoreKept();
-    }
+    if (!restoreLesson()) restoreKept();
     Samples training = begun.lesson.training();
     FitReport fit = trainer.fit(training.values(), training.labels(), options(begun.goalEpochs, listener));
     if (fit.cancelled()) return new LessonReport(fit, begun.before, null, null);
     Score after = Score.of(trainer, begun.lesson);
     Rollback.Decision decision = rollback.decide(begun.before, after);
     if (decision.isKept()) {
-      store.keepLesson();
+      trainer.save(store.kept().file()); // what was kept stays beside it, as the generation before
+      store.deleteLesson();
     } else {
       abandon();
     }
@@ -133,6 +141,17 @@ public final class PersonalModel implements AutoCloseable {
     trainer.close();
     synchronized (this) { // what follows a fit has the files until it is done
       store.close();
+    }
+  }
+
+  /** False where nothing of it is there, or all of that damaged: from its beginning it comes to the same. */
+  private boolean restoreLesson() throws IOException {
+    if (!store.lesson().exists()) return false;
+    try {
+      trainer.restore(store.lesson().file());
+      return true;
+    } catch (CorruptCheckpointException damaged) {
+      return false;
     }
   }
 

@@ -106,7 +106,7 @@ public abstract class TrainingJobService extends JobService {
       boolean again = false;
       try {
         again = !slice.mayGoOn() || train();
-      } catch (IllegalStateException inUse) {
+      } catch (ModelInUseException inUse) {
         again = true; // the app itself has the model open
       } catch (IOException | RuntimeException failure) {
         onFailure(failure);

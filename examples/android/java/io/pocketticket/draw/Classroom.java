@@ -3,9 +3,11 @@ package io.pocketticket.draw;
 import android.content.Context;
 import android.os.SystemClock;
 import io.pocketticket.Artifact;
+import io.pocketticket.CorruptCheckpointException;
 import io.pocketticket.android.AssetArtifacts;
 import io.pocketticket.android.ExampleStore;
 import io.pocketticket.android.Lesson;
+import io.pocketticket.android.ModelInUseException;
 import io.pocketticket.android.PersonalModel;
 import io.pocketticket.android.Replay;
 import io.pocketticket.android.Samples;
@@ -47,16 +49,23 @@ final class Classroom implements Closeable {
     return new File(context.getNoBackupFilesDir(), "ticket");
   }
 
+  /** Where all that was learnt is damaged, the ticket itself; the samples are still there to learn from. */
   PersonalModel model() throws IOException {
-    return PersonalModel.open(artifact, Settings.options(), directory(context), Settings.SAVE_EVERY_STEPS);
+    File directory = directory(context);
+    try {
+      return PersonalModel.open(artifact, Settings.options(), directory, Settings.SAVE_EVERY_STEPS);
+    } catch (CorruptCheckpointException damaged) {
+      PersonalModel.forget(artifact, directory);
+      return PersonalModel.open(artifact, Settings.options(), directory, Settings.SAVE_EVERY_STEPS);
+    }
   }
 
-  /** The same; waits for a nightly job that was just told to stop. Throws IllegalStateException if it does not. */
+  /** The same; waits for a nightly job that was just told to stop. Throws ModelInUseException if it does not. */
   PersonalModel modelSoon() throws IOException {
     for (int left = WAITS; left > 0; --left) {
       try {
         return model();
-      } catch (IllegalStateException inUse) {
+      } catch (ModelInUseException inUse) {
         SystemClock.sleep(WAIT_MS);
       }
     }
