@@ -50,6 +50,7 @@ class Options:
 
 
 def plan(lab: Lab) -> list[tuple[str, int, int]]:
+    lab.check_rewound()
     trainings, steps = len(lab.seeds) * lab.options.draws, lab.search.recipe.steps
     stages = [("fresh", trainings), *((f"{number} planted", 2 * trainings) for number in counts(lab))]
     return [(stage, count, count * steps) for stage, count in stages]

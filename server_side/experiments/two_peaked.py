@@ -41,6 +41,7 @@ class Options:
 
 
 def plan(lab: Lab) -> list[tuple[str, int, int]]:
+    lab.check_rewound()
     if lab.options.copies < 1:
         raise UsageError(f"copies {lab.options.copies}: must be at least 1")
     count = len(KINDS) // 2 * len(lab.seeds) * lab.options.copies

@@ -255,7 +255,7 @@ def test_tickets_of_trained_weights_are_not_compared_with_rewound_ones(
 ) -> None:
     trained = finished(tmp_path / "run", retrain=retrain, rounds=1)
     data = "--data+=tests.server_side.test_experiments_transfer:mirrored"
-    for command in (["supermask"], ["necessity"], ["transfer", data]):
+    for command in (["supermask"], ["necessity"], ["sufficiency"], ["two-peaked"], ["transfer", data]):
         assert main([command[0], str(trained), *command[1:], "--quiet"]) == 2
         error = capsys.readouterr().err
         assert f"was searched with retrain {retrain}: its tickets start from trained weights" in error
