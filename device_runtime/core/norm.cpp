@@ -37,8 +37,7 @@ bool uses_batch_statistics(const tkt_trainer &trainer, const NodeState &node, co
 float inverse_deviation(float variance, float epsilon) { return 1.0f / __builtin_sqrtf(variance + epsilon); }
 
 // Of channels [first, last). What a running statistic cannot become makes the step diverge, before anything is updated.
-void gather_statistics(tkt_trainer &trainer, const NodeState &node, BatchNormState &s, uint32_t first,
-                       uint32_t last) {
+void gather_statistics(tkt_trainer &trainer, const NodeState &node, BatchNormState &s, uint32_t first, uint32_t last) {
   const Tensor x = trainer.data(node.inputs[0]);
   const uint64_t n = values_per_channel(trainer, x.place);
   const float epsilon = attribute_f32(node.attrs, 0), momentum = attribute_f32(node.attrs, 1);

@@ -138,8 +138,7 @@ typedef struct tkt_memory {
   uint32_t recomputed_nodes; /* nodes of the graph computed twice; 0: nothing is recomputed */
   uint32_t half_buffers;     /* kept as half floats; 0: none */
   uint64_t values;           /* 4 * value_count */
-  uint64_t gradients;        /* 4 * trained_count, and of the rows at work where a batch is computed in parts; these alone
-                                where gradients are not kept */
+  uint64_t gradients;        /* 4 * trained_count if they are kept; of the rows at work if not, or in parts, also */
   uint64_t optimizer;        /* momentum or the two moments of Adam */
   uint64_t activations;      /* and their gradients, one batch */
   uint64_t index;            /* an unpacked pattern, and the transposed ones that the backward pass walks */

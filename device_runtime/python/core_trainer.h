@@ -131,7 +131,8 @@ class CoreTrainer {
         status = tkt_train_step(trainer_, batch.get(), batch_targets.get(), count, &losses[step], &error);
       }
     }
-    if (row >= known) refuse("rows name sample " + std::to_string(row) + " of " + std::to_string(known) + ", written meanwhile");
+    if (row >= known)
+      refuse("rows name sample " + std::to_string(row) + " of " + std::to_string(known) + ", written meanwhile");
     check(status, error);
     return owned_array(std::move(losses), {steps});
   }
