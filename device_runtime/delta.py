@@ -25,6 +25,7 @@ BASE_LAYOUT = struct.Struct("<32s32s32s4I")
 RECORD = struct.Struct("<5I")
 WIDTHS = {WORDS: 4, HALF_WORDS: 2}
 VALUE_HEADS = {7: 0, 8: 0, 12: 8, 13: 8}  # bytes before the values, of the sections that hold values
+PACKED_INIT, MOST_DRAWN_BYTES = 12, 16 + 12 * 4096  # of the most parameters that an artifact has
 DICTIONARY_BYTES = 2**15  # as far as deflate looks back
 NOWHERE = -1
 
@@ -74,10 +75,12 @@ def read_delta(source: Source) -> Delta:
         raise _corrupt("section BASE has another size")
     facts = BASE_LAYOUT.unpack(sections[BASE])
     base_ticket_hash, base_sha256, new_sha256, new_bytes, minor, base_value_count, reserved = facts
-    if reserved or minor > 0xFFFF:
+    if reserved or minor > 0xFFFF or new_bytes > MAX_FILE_BYTES:
         raise _corrupt("a field of BASE may not be so")
     records = _records(sections[SECTIONS], sections[CODES])
-    places = _places(sections[PLACES], base_value_count) if PLACES in sections else None
+    if sum(record.size for record in records) > new_bytes:
+        raise _corrupt("its sections are larger than the artifact they make")
+    places = _places(sections[PLACES], base_value_count, _most_values(records)) if PLACES in sections else None
     return Delta(
         ticket_hash=file.ticket_hash,
         base_ticket_hash=base_ticket_hash,
@@ -95,8 +98,6 @@ def applied(base: bytes, delta: Delta) -> bytes:
     """The new artifact. Raises as `apply_delta`."""
     check_base(base, delta)
     old = read(base, ARTIFACT).sections
-    if sum(record.size for record in delta.records) > delta.new_bytes:
-        raise _corrupt("its sections are larger than the artifact they make")
     sections = {record.kind: _section(record, old, delta.places) for record in delta.records}
     if not sections:
         raise _corrupt("it makes no section")
@@ -180,11 +181,18 @@ def _aligned(record: Record, source: Words, places: Places | None) -> Words:
     return np.concatenate([source[:head], found]).astype(source.dtype)
 
 
-def _places(section: bytes, base_value_count: int) -> Places:
+def _most_values(records: tuple[Record, ...]) -> int:
+    """How many values the new artifact can store, in half floats, or drawn from a seed, which needs no room for them."""
+    if any(record.kind == PACKED_INIT and record.size <= MOST_DRAWN_BYTES for record in records):
+        return MAX_FILE_BYTES // 4
+    return max((record.size // 2 for record in records if record.kind in VALUE_HEADS), default=0)
+
+
+def _places(section: bytes, base_value_count: int, most: int) -> Places:
     if len(section) < 4:
         raise _corrupt("section PLACES has another size")
     (count,) = struct.unpack_from("<I", section)
-    if 4 * count > MAX_FILE_BYTES:
+    if count > most:
         raise _corrupt("section PLACES has too many values")
     steps = from_planes(inflated(section[4:], 4 * count), 4).astype(np.int64)
     there = steps != 0

@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 GRAPH, PARAMS, INIT, TRAINED, PACKED_INIT, PACKED_TRAINED = 4, 5, 7, 8, 12, 13
 STATE, VALUES, MOMENT1, MOMENT2 = range(1, 5)
-STATE_LAYOUT = struct.Struct("<3Q2I2d2IQ")
+STATE_LAYOUT = struct.Struct("<3Q2I2d4I")
 MASKED, BATCH_NORM = 5, 8
 
 
@@ -162,8 +162,9 @@ def _checkpoint(mine: bytes, old: bytes, new: bytes, delta: Delta, before: Float
     with Trainer.open(old, **options) as trainer:
         trainer.restore(mine)
         user = trainer.values
-    state = list(STATE_LAYOUT.unpack(file.sections[STATE]))
-    state[-2] = len(after)
+    with Trainer.open(new, **options) as trainer:
+        made = STATE_LAYOUT.unpack(read(trainer.save(), CHECKPOINT).sections[STATE])
+    state = (*STATE_LAYOUT.unpack(file.sections[STATE])[:-3], *made[-3:])  # what tells the new artifact's values
     new_file = read(new, ARTIFACT)
     values = _rebased(user, before, after, delta.places, new_file)
     sections = {STATE: STATE_LAYOUT.pack(*state), VALUES: values.astype("<f4").tobytes()}

@@ -1,7 +1,7 @@
 """One Trainer owns a sparse network, its optimizer and its sample order; an app needs nothing else.
 
-The artifact carries the recipe, so samples and labels suffice. Opens no socket, starts no thread, keeps no copy of the
-samples. A trainer serves one thread at a time (a second one is refused); different trainers share nothing.
+The artifact carries the recipe, so samples and labels suffice. Opens no socket, starts no thread but those that `threads` asks
+for, keeps no copy of the samples. A trainer serves one thread at a time (a second one is refused); different trainers share nothing.
 """
 
 from __future__ import annotations

@@ -340,6 +340,30 @@ def test_every_truncation_and_every_flipped_bit_is_refused(small: tuple[bytes, b
         flipped[bit // 8] ^= 1 << bit % 8
 
 
+def test_a_small_delta_cannot_ask_for_much_memory(
+    small: tuple[bytes, bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is announced is held against the rest before anything is inflated."""
+    old, _, delta = small
+    inflated: list[int] = []
+
+    def counted(code: bytes, size: int, dictionary: bytes = b"") -> bytes:
+        inflated.append(size)
+        raise CorruptDelta("inflated")
+
+    monkeypatch.setattr("device_runtime.delta.inflated", counted)
+    sections = {kind: section(delta, kind) for kind in (1, 2, 3)}
+    values = sum(size for kind, _, _, size, _ in struct.iter_unpack("<5I", sections[2]) if kind in (7, 8))
+    many = struct.pack("<I", values) + b"any code"
+    with pytest.raises(CorruptDelta, match="PLACES has too many values"):
+        apply_delta(old, file_of({**sections, 4: many}, delta[24:56], delta[:8]))
+    for new_bytes, message in ((2**31, "a field of BASE"), (100, "larger than the artifact they make")):
+        base = sections[1][:96] + struct.pack("<I", new_bytes) + sections[1][100:]
+        with pytest.raises(CorruptDelta, match=message):
+            apply_delta(old, file_of({**sections, 1: base}, delta[24:56], delta[:8]))
+    assert inflated == []
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_no_content_under_sound_checksums_does_harm(data: st.DataObject) -> None:

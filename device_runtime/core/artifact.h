@@ -174,8 +174,8 @@ void copy_values(const Artifact &artifact, const Values &values, void (*expand)(
 // All but what a packed pattern holds, which is known when it is unpacked.
 tkt_status read_artifact(const void *bytes, size_t size, Artifact *artifact, tkt_error *error);
 
-// Decodes a packed pattern into the `pattern.bytes` at `to`, which must live as long as the artifact, and checks what depends
-// on it. Reads each byte once and takes no more steps than a few thousand a byte.
+// Decodes a packed pattern into the `pattern.bytes` at `to`, which must live as long as the artifact, row_ptr of each parameter
+// included, and checks what depends on it. Reads each byte once and takes no more steps than a few thousand a byte.
 tkt_status unpack_pattern(Artifact *artifact, void *to, tkt_error *error);
 
 }  // namespace tkt

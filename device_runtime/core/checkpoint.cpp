@@ -3,6 +3,7 @@
 
 #include "core/bytes.h"
 #include "core/container.h"
+#include "core/crc32.h"
 #include "core/error.h"
 #include "core/export.h"
 #include "core/options.h"
@@ -18,7 +19,7 @@ struct State {
   uint32_t position, optimizer;
   double beta1_power, beta2_power;
   uint32_t moment_count, value_count;
-  uint64_t reserved;
+  uint32_t layout, reserved;
 };
 static_assert(sizeof(State) == 64, "STATE has 64 bytes");
 
@@ -56,6 +57,12 @@ CheckpointSections sections_of(const tkt_trainer &trainer, const State &state) {
   return s;
 }
 
+// Of what says which weight a value is: two artifacts of one ticket may order as many values differently.
+uint32_t layout_of(const Artifact &artifact) {
+  const uint32_t params = crc32(artifact.params.data, artifact.params.bytes);
+  return crc32(artifact.pattern.data, artifact.pattern.bytes, params);
+}
+
 State state_of(const tkt_trainer &trainer) {
   const Progress &p = trainer.progress;
   return {p.step,
@@ -67,6 +74,7 @@ State state_of(const tkt_trainer &trainer) {
           p.beta2_power,
           moment_count(trainer.options),
           trainer.value_count,
+          layout_of(trainer.artifact),
           0};
 }
 
@@ -116,6 +124,9 @@ tkt_status check_arrays(const tkt_trainer &trainer, const Container &file, const
   if (state.value_count != trainer.value_count) {
     return corrupt_checkpoint(error, "has ", state.value_count, " values, but the artifact has ", trainer.value_count,
                               " (one export of a ticket may leave out units that another keeps)");
+  }
+  if (state.layout != 0 && state.layout != layout_of(trainer.artifact)) {
+    return corrupt_checkpoint(error, "is of another export of the ticket, which stores its values in another order");
   }
   bool any_pruned = false;
   for (uint32_t kind = kCheckpointValues; kind <= kMoment2; ++kind) {

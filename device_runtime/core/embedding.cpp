@@ -14,6 +14,14 @@ void for_each_live(const Matrix &m, uint32_t row, Visit visit) {
   for (uint32_t k = 0; k < m.entries(row); ++k) visit(m.value(row, k), m.column(row, k));
 }
 
+bool is_normalised(const InputSpec &input) {
+  bool normalised = false;
+  for (uint32_t c = 0; c < input.channels; ++c) {
+    normalised |= input.mean[c] < 0 || input.mean[c] > 0 || input.inverse_std[c] < 1 || input.inverse_std[c] > 1;
+  }
+  return normalised;
+}
+
 }  // namespace
 
 const char *embedding_broken_rule(const Artifact &artifact, const Node &node) {
@@ -24,23 +32,22 @@ const char *embedding_broken_rule(const Artifact &artifact, const Node &node) {
     return "needs an input of rank 1 and one row each";
   if (weight.cols != out.extent[1] || weight.rows > (1u << 24)) return "has a weight of another shape";
   if (weight.block > 1 || weight.masked) return "has a weight in blocks or with a mask";
-  const InputSpec &input = artifact.input;
-  if (input.channels != 1 || input.mean[0] < 0 || input.mean[0] > 0 || input.inverse_std[0] < 1 ||
-      input.inverse_std[0] > 1) {
-    return "reads samples that are normalised";
-  }
-  return nullptr;
+  return is_normalised(artifact.input) ? "reads samples that are normalised" : nullptr;
 }
 
-tkt_status embedding_check_samples(const tkt_trainer &trainer, const NodeState &node, const float *samples,
-                                   uint32_t count, uint64_t first_sample, tkt_error *error) {
-  const uint32_t entries = trainer.params[node.params[0]].matrix.rows;
-  const uint32_t length = trainer.artifact.graph.elements(0);
-  for (uint64_t i = 0; i < uint64_t(count) * length; ++i) {
-    const float x = samples[i];
-    if (x >= 0 && x < float(entries) && x == float(uint32_t(x))) continue;
-    return fail(error, TKT_INVALID_INPUT, "samples[", first_sample + i / length, "] has ", double(x), " at element ",
-                i % length, ", but an embedding takes whole numbers from 0 to ", entries - 1);
+// Of what was taken in, which becomes places in the table: the caller's memory may have changed since.
+tkt_status embedding_check_samples(const tkt_trainer &trainer, const NodeState &node, uint64_t first_sample,
+                                   tkt_error *error) {
+  const uint32_t entries = trainer.params[node.params[0]].matrix.rows, lanes = trainer.lanes;
+  const Tensor input = trainer.data(0);
+  for (uint32_t s = 0; s < trainer.samples; ++s) {
+    const float *sample = input.data + s / lanes * input.group_stride + s % lanes;
+    for (uint32_t t = 0; t < input.place.elements(); ++t) {
+      const float x = sample[size_t(t) * lanes];
+      if (x >= 0 && x < float(entries) && x == float(uint32_t(x))) continue;
+      return fail(error, TKT_INVALID_INPUT, "samples[", first_sample + s, "] has ", double(x), " at element ", t,
+                  ", but an embedding takes whole numbers from 0 to ", entries - 1);
+    }
   }
   return TKT_OK;
 }

@@ -73,8 +73,8 @@ TKT_RUN(global_avg_pool_backward);
 TKT_RULE(embedding_broken_rule);
 TKT_RUN(embedding_forward);
 TKT_RUN(embedding_backward);
-tkt_status embedding_check_samples(const tkt_trainer &trainer, const NodeState &node, const float *samples,
-                                   uint32_t count, uint64_t first_sample, tkt_error *error);
+tkt_status embedding_check_samples(const tkt_trainer &trainer, const NodeState &node, uint64_t first_sample,
+                                   tkt_error *error);
 
 #undef TKT_RULE
 #undef TKT_RUN

@@ -24,7 +24,11 @@ struct BatchNormState {
 
 bool is_frozen(const NodeState &node) { return node.attrs[2] != 0; }
 
-uint32_t values_per_channel(const tkt_trainer &trainer, const Place &p) { return trainer.samples * p.rows * p.length; }
+uint64_t values_per_channel(const tkt_trainer &trainer, const Place &p) {
+  return uint64_t(trainer.samples) * p.rows * p.length;
+}
+
+float as_float(uint64_t count) { return float(double(count)); }  // exact in between: one rounding
 
 bool uses_batch_statistics(const tkt_trainer &trainer, const NodeState &node, const Place &p) {
   return trainer.training && !is_frozen(node) && values_per_channel(trainer, p) > 1;
@@ -32,13 +36,12 @@ bool uses_batch_statistics(const tkt_trainer &trainer, const NodeState &node, co
 
 float inverse_deviation(float variance, float epsilon) { return 1.0f / __builtin_sqrtf(variance + epsilon); }
 
-// Of channels [first, last).
-void gather_statistics(const tkt_trainer &trainer, const NodeState &node, BatchNormState &s, uint32_t first,
-                       uint32_t last) {
+// Of channels [first, last). What a running statistic cannot become makes the step diverge, before anything is updated.
+void gather_statistics(tkt_trainer &trainer, const NodeState &node, BatchNormState &s, uint32_t first, uint32_t last) {
   const Tensor x = trainer.data(node.inputs[0]);
-  const uint32_t n = values_per_channel(trainer, x.place);
+  const uint64_t n = values_per_channel(trainer, x.place);
   const float epsilon = attribute_f32(node.attrs, 0), momentum = attribute_f32(node.attrs, 1);
-  const float inverse_n = 1.0f / float(n), unbiased = float(n) / float(n - 1);
+  const float inverse_n = 1.0f / as_float(n), unbiased = as_float(n) / as_float(n - 1);
   for (uint32_t c = first; c < last; ++c) {
     // A plain sum of so many values is too rough a mean where the deviation is small: it only is what is measured from.
     const float centre = trainer.lane_kernels->sum(x, trainer.samples, c) * inverse_n;
@@ -51,6 +54,9 @@ void gather_statistics(const tkt_trainer &trainer, const NodeState &node, BatchN
     s.inverse[c] = inverse_deviation(variance, epsilon);
     s.next_mean[c] = fused_f32(momentum, mean - s.next_mean[c], s.next_mean[c]);
     s.next_var[c] = fused_f32(momentum, variance * unbiased - s.next_var[c], s.next_var[c]);
+    if (!is_finite(s.next_mean[c]) || !is_finite(s.next_var[c])) {
+      __atomic_store_n(&trainer.diverged, true, __ATOMIC_RELAXED);  // several threads may say so
+    }
   }
 }
 
@@ -139,7 +145,7 @@ void batch_norm_backward(tkt_trainer &trainer, const NodeState &node) {
   const Tensor x = trainer.data(node.inputs[0]), dy = trainer.gradient(node.output);
   const LaneKernels &kernels = *trainer.lane_kernels;
   const bool batch = uses_batch_statistics(trainer, node, x.place);
-  const float inverse_n = 1.0f / float(values_per_channel(trainer, x.place));
+  const float inverse_n = 1.0f / as_float(values_per_channel(trainer, x.place));
   const Parameter &weight = trainer.params[node.params[kWeight]];
   const Contribution dx = contribution(trainer, node.inputs[0]);
   const uint32_t channels = x.place.channels;

@@ -43,9 +43,9 @@ struct Operator {
   // From the output's gradient to those of the parameters and, by contribution(), of the inputs.
   void (*backward)(tkt_trainer &trainer, const NodeState &node);
 
-  // What is wrong with the raw samples of a part of a batch, which are finite; TKT_OK if nothing. nullptr: nothing.
-  tkt_status (*check_samples)(const tkt_trainer &trainer, const NodeState &node, const float *samples, uint32_t count,
-                              uint64_t first_sample, tkt_error *error);
+  // What is wrong with the samples of a part of a batch, as they lie in buffer 0; TKT_OK if nothing. nullptr: nothing.
+  tkt_status (*check_samples)(const tkt_trainer &trainer, const NodeState &node, uint64_t first_sample,
+                              tkt_error *error);
 
   // Takes over into the state parameters what the forward passes of a step have gathered. nullptr: nothing.
   void (*commit)(tkt_trainer &trainer, const NodeState &node);

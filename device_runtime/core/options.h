@@ -17,7 +17,7 @@ tkt_status check_ranges(const tkt_options &options, tkt_error *error);
 // Also against the artifact. `options` may be NULL, which is an error.
 tkt_status check_options(const tkt_options *options, const Artifact &artifact, tkt_error *error);
 
-// Arrays of value_count floats that the optimizer keeps: 0, 1 or 2.
+// Arrays of trained_count floats that the optimizer keeps: 0, 1 or 2.
 uint32_t moment_count(const tkt_options &options);
 
 }  // namespace tkt

@@ -30,12 +30,11 @@ tkt_status not_finite(const tkt_trainer &trainer, const float *samples, uint32_t
       "a sample becomes infinite by the artifact's normalisation; give samples in the units of the training data");
 }
 
-tkt_status check_samples(const tkt_trainer &trainer, const float *samples, uint32_t count, uint64_t first,
-                         tkt_error *error) {
+tkt_status check_samples(const tkt_trainer &trainer, uint64_t first_sample, tkt_error *error) {
   for (uint32_t i = 0; i < trainer.artifact.graph.node_count; ++i) {
     const NodeState &node = trainer.nodes[i];
     if (node.op->check_samples == nullptr) continue;
-    if (tkt_status status = node.op->check_samples(trainer, node, samples, count, first, error)) return status;
+    if (tkt_status status = node.op->check_samples(trainer, node, first_sample, error)) return status;
   }
   return TKT_OK;
 }
@@ -94,7 +93,7 @@ tkt_status run_forward(tkt_trainer &trainer, const float *samples, uint32_t firs
   if (!ingest(trainer, samples, input)) {
     return not_finite(trainer, samples, count, first_of_all, error);
   }
-  if (tkt_status status = check_samples(trainer, samples, count, first_of_all, error)) return status;
+  if (tkt_status status = check_samples(trainer, first_of_all, error)) return status;
   for (uint32_t i = 0; i < trainer.artifact.graph.node_count; ++i) {
     const NodeState &node = trainer.nodes[i];
     run_node(trainer, node);
@@ -135,6 +134,11 @@ tkt_status loss_not_finite(float loss, uint64_t step, tkt_error *error) {
               "; the values were not touched; lower the learning rate, or reset or restore the trainer");
 }
 
+tkt_status statistic_not_finite(uint64_t step, tkt_error *error) {
+  return fail(error, TKT_NON_FINITE_LOSS, "a running statistic of step ", step,
+              " is not finite; the values were not touched; give samples in the units of the training data");
+}
+
 tkt_status gradient_not_finite(const tkt_trainer &trainer, const char *what, tkt_error *error) {
   return fail(error, TKT_NON_FINITE_LOSS, "a gradient of step ", trainer.progress.step, " is not finite; ", what,
               "; lower the learning rate, or reset or restore the trainer");
@@ -157,6 +161,7 @@ tkt_status backward_in_parts(tkt_trainer &trainer, const float *samples, const v
     if (!is_finite(float(total / weight))) {
       return loss_not_finite(float(total / weight), trainer.progress.step, error);
     }
+    if (trainer.diverged) return statistic_not_finite(trainer.progress.step, error);
     trainer.gradient_use = in_place ? GradientUse::kUpdate : first == 0 ? GradientUse::kStore : GradientUse::kAdd;
     run_backward(trainer);
   }

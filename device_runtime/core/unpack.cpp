@@ -91,6 +91,7 @@ tkt_status check_packed_head(Artifact *a, uint32_t patterns, tkt_error *error) {
 
 tkt_status unpack_pattern(Artifact *a, void *to, tkt_error *error) {
   uint8_t *pattern = static_cast<uint8_t *>(to);
+  memset(pattern, 0, a->pattern.bytes);  // the padding
   RangeDecoder code(a->packed_pattern);
   const uint8_t *next_line = a->lines;
   uint32_t longest_row = 0;

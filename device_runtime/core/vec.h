@@ -15,7 +15,7 @@ template <typename R, uint32_t N>
 struct Vec {
   R r[N];
 
-  static constexpr uint32_t kLanes = N * R::kLanes, kRegisters = N;
+  static constexpr uint32_t kLanes = N * R::kLanes;
 
   static TKT_INLINE Vec broadcast(float x) {
     Vec v;

@@ -1,7 +1,8 @@
 /* The whole C interface of the Pocket Ticket device runtime: train, evaluate and predict with one sparse network.
  *
  * Design goals: a training step whose time and memory fall with density; one caller-supplied arena, sized exactly
- * beforehand; the same bits on every rerun. Non-goals: files, threads, sockets, logging, allocation, global state.
+ * beforehand; the same bits on every rerun. Non-goals: files, sockets, logging, allocation, global state. The one thing taken
+ * from the system are threads where `threads` > 1 asks for them, whose stacks are not in the arena.
  *
  * Layout of data: samples are float32, row-major `(count, input_elements)`, in the raw units of the training data (the
  * artifact carries the normalisation and the runtime applies it); for an embedding they are whole numbers. Targets are
@@ -137,7 +138,7 @@ typedef struct tkt_memory {
   uint32_t recomputed_nodes; /* nodes of the graph computed twice; 0: nothing is recomputed */
   uint32_t half_buffers;     /* kept as half floats; 0: none */
   uint64_t values;           /* 4 * value_count */
-  uint64_t gradients;        /* of the same, or of the rows at work */
+  uint64_t gradients;        /* 4 * trained_count if they are kept; of the rows at work if not, or in parts, also */
   uint64_t optimizer;        /* momentum or the two moments of Adam */
   uint64_t activations;      /* and their gradients, one batch */
   uint64_t index;            /* an unpacked pattern, and the transposed ones that the backward pass walks */

@@ -33,6 +33,22 @@ struct ArenaFree {
   void operator()(void *arena) const { ::operator delete(arena, std::align_val_t(64)); }
 };
 
+// Targets for a call that lets other threads run: a copy of labels, which are places in memory, so that those that were checked
+// are those that are used. Floats may change under a step without harm.
+class Labels {
+ public:
+  explicit Labels(const Targets &targets) : given_(targets.data()) {
+    if (targets.ndim() != 1) return;
+    copy_.reset(new int32_t[targets.size()]);
+    std::memcpy(copy_.get(), targets.data(), targets.size() * sizeof(int32_t));
+  }
+  const void *data() const { return copy_ ? copy_.get() : given_; }
+
+ private:
+  const void *given_;
+  std::unique_ptr<int32_t[]> copy_;
+};
+
 class CoreTrainer {
  public:
   // `arena` 0 takes what tkt_arena_bytes says; a test gives less and expects to be refused.
@@ -97,21 +113,26 @@ class CoreTrainer {
     const size_t target_bytes = targets.size() / known * sizeof(float);
     std::unique_ptr<uint8_t[]> batch_targets(new uint8_t[count * target_bytes]);
     const uint8_t *all_targets = static_cast<const uint8_t *>(targets.data());
+    uint32_t row = 0;
     tkt_error error{};
     tkt_status status = TKT_OK;
     {
       nb::gil_scoped_release release;
       for (size_t step = 0; step < steps && status == TKT_OK; ++step) {
         for (uint32_t i = 0; i < count; ++i) {
-          uint32_t row = rows.data()[step * count + i];
+          row = static_cast<const volatile uint32_t *>(rows.data())[step * count + i];  // once: others may write there
+          if (row >= known) break;
           std::memcpy(&batch[i * elements], samples.data() + row * elements, elements * sizeof(float));
           std::memcpy(&batch_targets[i * target_bytes], all_targets + row * target_bytes, target_bytes);
         }
+        if (row >= known) break;
         if (rates) status = tkt_set_learning_rate(trainer_, rates->data()[step], &error);
         if (status != TKT_OK) break;
         status = tkt_train_step(trainer_, batch.get(), batch_targets.get(), count, &losses[step], &error);
       }
     }
+    if (row >= known)
+      refuse("rows name sample " + std::to_string(row) + " of " + std::to_string(known) + ", written meanwhile");
     check(status, error);
     return owned_array(std::move(losses), {steps});
   }
@@ -130,12 +151,13 @@ class CoreTrainer {
     auto turn = take_turn();
     uint32_t count = checked_count(samples), correct = 0;
     check_targets(targets, count);
+    const Labels labels(targets);
     double loss_sum = 0;
     tkt_error error{};
     tkt_status status;
     {
       nb::gil_scoped_release release;
-      status = tkt_evaluate(trainer_, samples.data(), targets.data(), count, &loss_sum, &correct, &error);
+      status = tkt_evaluate(trainer_, samples.data(), labels.data(), count, &loss_sum, &correct, &error);
     }
     check(status, error);
     return nb::make_tuple(loss_sum, correct);
@@ -222,12 +244,13 @@ class CoreTrainer {
     auto turn = take_turn();
     uint32_t count = checked_count(samples);
     check_targets(targets, count);
+    const Labels labels(targets);
     float loss = 0;
     tkt_error error{};
     tkt_status status;
     {
       nb::gil_scoped_release release;
-      status = call(trainer_, samples.data(), targets.data(), count, &loss, &error);
+      status = call(trainer_, samples.data(), labels.data(), count, &loss, &error);
     }
     check(status, error);
     return loss;

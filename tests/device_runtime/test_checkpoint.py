@@ -22,7 +22,17 @@ import pytest
 from device_runtime import CheckpointWarning, CorruptArtifact, CorruptCheckpoint, InvalidInput, Trainer
 from device_runtime import checkpoint as files
 from tests.device_runtime import nets
-from tests.device_runtime.tkt_writer import ADAM, CHECKPOINT_MAGIC, SGD, Recipe, artifact, file, seal, section
+from tests.device_runtime.tkt_writer import (
+    ADAM,
+    CHECKPOINT_MAGIC,
+    SGD,
+    Recipe,
+    artifact,
+    file,
+    packed_artifact,
+    seal,
+    section,
+)
 
 NET = nets.small()
 ARTIFACT = artifact(NET)
@@ -99,9 +109,35 @@ MALFORMED: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda saved: b"",
     "values NaN": lambda saved: changed(saved, VALUES, 0, bytes.fromhex("0000c07f")),
     "value_count": lambda saved: changed(saved, STATE, 52, bytes(4)),
-    "reserved": lambda saved: changed(saved, STATE, 56, b"\1"),
+    "layout": lambda saved: changed(saved, STATE, 56, b"\1\2\3\4"),
+    "reserved": lambda saved: changed(saved, STATE, 60, b"\1"),
     "values missing": lambda saved: file(CHECKPOINT_MAGIC, [(1, saved[128:192])], NET.ticket_hash),
 }
+
+
+def test_a_checkpoint_knows_the_order_of_its_values() -> None:
+    """Two exports of a ticket may have as many values in another order, such as a compacted one that fell into blocks."""
+    wide = nets.mlp((6, 4, 3), 0.5)
+    turned = replace(
+        wide,
+        params=tuple(
+            replace(p, mask=p.mask[::-1].copy(), values=p.values[::-1].copy()) if p.mask is not None else p
+            for p in wide.params
+        ),
+    )
+    with Trainer.open(artifact(wide)) as one, Trainer.open(artifact(turned)) as other:
+        saved, before = one.save(), other.save()
+        with pytest.raises(CorruptCheckpoint, match="stores its values in another order"):
+            other.restore(saved)
+        assert other.save() == before
+        other.restore(changed(saved, STATE, 56, bytes(4)))  # of a writer that did not know it
+
+
+def test_the_packed_form_of_an_artifact_has_the_same_order() -> None:
+    with Trainer.open(ARTIFACT) as plain, Trainer.open(packed_artifact(NET)) as packed:
+        plain.fit(X, Y, steps=3)
+        packed.restore(plain.save())
+        assert packed.save() == plain.save()
 
 
 @pytest.mark.parametrize("name", MALFORMED)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from device_runtime import InvalidInput, Trainer
+from device_runtime import CorruptArtifact, InvalidInput, NonFiniteLoss, Trainer
 from tests.device_runtime import nets, reference
 from tests.device_runtime import tkt_writer as ops
 from tests.device_runtime.nets import Builder
@@ -356,6 +356,42 @@ def test_an_embedding_takes_whole_numbers_in_range(bad: float) -> None:
             with pytest.raises(InvalidInput, match=r"samples\[1\].* element 2.*whole numbers from 0 to 10"):
                 verb(x, y)
         assert trainer.values.tobytes() == before.tobytes()
+
+
+def test_an_embedding_reads_samples_that_no_channel_normalises() -> None:
+    net = CASES["embedding"]()
+    channels = net.input_elements
+    x, y = batch_of(net, 3)
+    with (
+        Trainer.open(artifact(net), batch=4) as one,
+        Trainer.open(artifact(replace(net, mean=(0.0,) * channels, inverse_std=(1.0,) * channels)), batch=4) as other,
+    ):
+        assert one.train_step(x, y) == other.train_step(x, y)
+    for change in ({"mean": (0.0,) * (channels - 1) + (1.0,)}, {"inverse_std": (1.0,) * (channels - 1) + (0.5,)}):
+        whole: dict[str, Any] = {"mean": (0.0,) * channels, "inverse_std": (1.0,) * channels, **change}
+        with pytest.raises(CorruptArtifact, match="reads samples that are normalised"):
+            Trainer.open(artifact(replace(net, **whole)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"store_gradients": True}, {"micro_batch": 4}, {"momentum": 0.9}, {"optimizer": "adam", "threads": 2}],
+)
+def test_a_running_statistic_never_becomes_infinite(options: dict[str, Any]) -> None:
+    """The loss of such samples is finite: they are normalised to nothing."""
+    builder = Builder(np.random.default_rng(0), (4,))
+    builder.batch_norm()
+    builder.linear(3, None)
+    net = builder.net(recipe=Recipe(momentum=0.0))
+    x, y = batch_of(net, 8)
+    with Trainer.open(artifact(net), batch=8, **options) as trainer:
+        trainer.train_step(x, y)
+        before = trainer.save()
+        with pytest.raises(NonFiniteLoss, match="a running statistic of step 1 is not finite"):
+            trainer.train_step(x * np.float32(1e19), y)
+        assert trainer.save() == before
+        trainer.train_step(x, y)
+        assert np.isfinite(trainer.values).all()
 
 
 def test_targets_are_checked() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -92,3 +94,50 @@ def test_trainers_with_threads_run_side_by_side() -> None:
 def test_a_number_of_threads_that_cannot_be_is_refused(threads: int) -> None:
     with pytest.raises(InvalidInput, match=rf"threads (is )?{threads}"):
         Trainer.open(artifact(nets.small()), threads=threads)
+
+
+MEDDLING = """
+import sys, threading, time
+import numpy as np
+from device_runtime import InvalidInput, Trainer
+which, artifact = sys.argv[1:]
+rows, labels = np.zeros((3_000_000, 4), np.uint32), np.zeros(4000, np.int32)
+trainer = Trainer.open(artifact, batch=4000)
+samples = np.zeros((4000, trainer.info.input_elements), np.float32)
+target, bad = {"rows": (rows[1000:], 2**32 - 16), "labels": (labels, 2**31 - 16), "samples": (samples, 3e9)}[which]
+done = False
+
+def meddle():
+    time.sleep(0.05)
+    while not done:
+        target[...] = bad
+        target[...] = 0
+
+meddler = threading.Thread(target=meddle)
+meddler.start()
+refused = 0
+for _ in range(1 if which == "rows" else 300):
+    try:
+        trainer.train_steps(samples, labels, rows) if which == "rows" else trainer._engine.evaluate(samples, labels)
+    except InvalidInput:
+        refused += 1
+done = True
+meddler.join()
+print("refused", refused)
+"""
+
+
+@pytest.mark.parametrize("which", ["rows", "labels", "samples"])
+def test_what_another_thread_writes_meanwhile_does_no_harm(tmp_path: Path, which: str) -> None:
+    """Places in memory are used as they were checked; in a process of its own, which would die else."""
+    builder = Builder(np.random.default_rng(0), (2,))
+    if which == "samples":
+        builder.embedding(5, 2)
+        builder.flatten()
+    builder.linear(3, None)
+    (tmp_path / "net.tkt").write_bytes(artifact(builder.net()))
+    command = [sys.executable, "-c", MEDDLING, which, str(tmp_path / "net.tkt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "refused" in done.stdout
+    assert which != "rows" or done.stdout.split() == ["refused", "1"]
