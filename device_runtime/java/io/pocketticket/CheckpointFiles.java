@@ -120,13 +120,13 @@ final class CheckpointFiles {
 
   private static void removeLeftovers(File file) {
     partial(file).delete();
-    kept(file).delete();
+    if (file.exists()) kept(file).delete(); // its copy
   }
 
   /** What a kill left is a copy of the newest generation, or the one before it and was to be the previous. */
   private static void finishLastSave(File file) throws IOException {
-    if (!kept(file).exists()) return;
-    if (file.exists() && Arrays.equals(read(kept(file)), read(file))) return; // which is made again
+    if (!kept(file).exists() || !file.exists()) return;
+    if (Arrays.equals(read(kept(file)), read(file))) return; // which is made again
     syncFolder(file);
     rename(kept(file), previous(file));
   }

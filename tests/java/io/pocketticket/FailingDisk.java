@@ -22,9 +22,10 @@ public final class FailingDisk {
   public static void main(String[] arguments) throws Exception {
     FailingDisk disk = new FailingDisk(new File(arguments[0]));
     String[][] scenes = {// NAME, NAME.kept, NAME.previous
-        {null, null, null}, {"generation 2", null, null}, {"generation 2", null, "generation 1"},
-        {BROKEN, null, "generation 1"}, {BROKEN, BROKEN, "generation 1"},
-        {"generation 2", "generation 2", "generation 1"}, {"generation 3", "generation 2", "generation 1"}};
+        {null, null, null}, {null, BROKEN, "generation 1"}, {null, "generation 2", "generation 1"},
+        {"generation 2", null, null}, {"generation 2", null, "generation 1"}, {BROKEN, null, "generation 1"},
+        {BROKEN, BROKEN, "generation 1"}, {"generation 2", "generation 2", "generation 1"},
+        {"generation 3", "generation 2", "generation 1"}};
     for (String[] scene : scenes) {
       for (String way : new String[] {"", "/dies"}) {
         for (int at = 1; disk.play(scene, at, way); ++at) ++disk.failures;
