@@ -69,17 +69,18 @@ def test_live_weights_alone_are_stored_and_positions_as_gaps(ticket: Ticket) -> 
         mask = ticket.masks.get(name, np.ones(array.shape, np.bool_))
         assert stored[name].tobytes() == array[mask].tobytes()
         if name in ticket.masks:
-            gaps = stored[f"{name}/gaps"]
-            assert np.cumsum(gaps, dtype=np.int64).tolist() == np.flatnonzero(mask).tolist()
-            assert gaps.dtype == (np.uint8 if gaps.max() < 256 else np.uint16)
+            assert np.cumsum(stored[f"{name}/gaps"], dtype=np.int64).tolist() == np.flatnonzero(mask).tolist()
 
 
-def test_far_positions_take_wider_gaps() -> None:
-    network = Network((2**17,), (Parameter("w", (2, 2**17), True),), (Node("linear", "fc", (0,), {"weight": "w"}),))
-    mask = np.zeros((2, 2**17), np.bool_)
-    mask[0, 3] = mask[1, -1] = True
+@pytest.mark.parametrize(("inputs", "kind"), [(200, np.uint8), (1000, np.uint16), (2**17, np.int32)])
+def test_gaps_take_as_many_bytes_as_they_need(inputs: int, kind: type) -> None:
+    network = Network((inputs,), (Parameter("w", (2, inputs), True),), (Node("linear", "fc", (0,), {"weight": "w"}),))
+    mask = np.zeros((2, inputs), np.bool_)
+    mask[0, 3] = mask[0, -1] = mask[1, inputs // 2] = True
     ticket = Ticket(network, {"w": mask.astype(np.float32)}, {"w": mask}, card=small_parts()["card"])
-    samples = np.random.default_rng(0).normal(size=(2, 2**17)).astype(np.float32)
+    stored = {i.name: numpy_helper.to_array(i) for i in to_onnx(ticket).graph.initializer}
+    assert stored["w/gaps"].dtype == kind
+    samples = np.random.default_rng(0).normal(size=(2, inputs)).astype(np.float32)
     logits, _ = run(to_onnx_bytes(ticket), samples)
     np.testing.assert_allclose(logits, forward(ticket, ticket.init, samples), rtol=1e-6)
 
