@@ -393,7 +393,7 @@ def test_silence_in_two_threads_ends() -> None:
     def second() -> None:
         inside.wait(10)
         with silent(), silent():
-            leave.wait(0.1)
+            threads[0].join(10)  # the first one leaves first
 
     threads = [threading.Thread(target=work) for work in (first, second)]
     for thread in threads:

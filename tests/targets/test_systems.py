@@ -29,7 +29,7 @@ M4F = MICROCONTROLLERS["cortex-m4f"]
 # Instructions of all steps on Cortex-M4F, by the data set trained on, with this compiler. A change of the core changes
 # them: run `make ctest-targets`, look whether the new number is meant, and write it here.
 PINNED_COMPILER = "arm-none-eabi-gcc (15:12.2.rel1-1) 12.2.1 20221205"
-PINNED_INSTRUCTIONS = {"MNIST": 53_357_441, "scikit-learn digits, enlarged to 28 x 28": 53_357_382}
+PINNED_INSTRUCTIONS = {"MNIST": 53_358_922, "scikit-learn digits, enlarged to 28 x 28": 53_358_890}
 
 # What a microcontroller's library may ask of others: four functions of C, and arithmetic that the processor lacks.
 MAY_IMPORT = re.compile(r"mem(cpy|move|set|cmp)|__aeabi_[dfilu][a-z0-9]+")
