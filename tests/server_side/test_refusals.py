@@ -55,13 +55,20 @@ BAD: list[tuple[list[str], str]] = [
     (["--data", "tests.server_side.test_refusals:flat"], "cannot be normalised in float32; scale"),
     (["--model", "tests.server_side.test_refusals:no_such"], "has no 'no_such'; expected package.module:name"),
     (["--model", "tests.server_side.test_refusals:of_numpy"], "other weights '0.weight' for the same seed; draw all"),
-    (["--model", "tests.server_side.test_refusals:of_one_seed"], "the same weights for every seed; draw all"),
+    (
+        ["--model", "tests.server_side.test_refusals:of_one_seed"],
+        "the same weights '0.weight' for every seed; draw all",
+    ),
+    (
+        ["--model", "tests.server_side.test_refusals:partly_seeded"],
+        "the same weights '0.weight' for every seed; draw all",
+    ),
     (["--model", "tests.server_side.test_refusals:growing"], "another network when called again; give the same"),
     (["--model", "tests.server_side.test_refusals:not_a_number"], "'0.weight' with NaN or infinite weights"),
     (["--model", "tests.server_side.test_refusals:untrained"], "parameter '0.bias': requires_grad=False, but a device"),
     (
         ["--target-density", "0.1", "--prune-fraction", "0.3"],
-        "prune_fraction 0.3 with rounds 3 and target_density 0.1: two of them say the third; leave one out",
+        "prune_fraction 0.3 with rounds 3 and target_density 0.1: these two say the shares; leave one out",
     ),
     (["--scope", "global", "--output-prune-fraction", "0.1"], "output_prune_fraction 0.1 with scope global: all"),
     (["--momentum", "0.9"], "momentum 0.9 with optimizer adam: only sgd has it; leave it out"),
@@ -110,6 +117,17 @@ def of_one_seed() -> Any:
 
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(20, 4))
+
+
+def partly_seeded() -> Any:
+    """A trunk that is always the same, as a pretrained one, and a head that is not."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trunk = nn.Linear(20, 8)
+    return nn.Sequential(trunk, nn.ReLU(), nn.Linear(8, 4))
 
 
 GROWN = iter(range(8, 1000))
