@@ -240,11 +240,14 @@ class _Gate:
                 break
             with at:
                 self.wanted(values, batch, torch.float64)
+            tried = []
             for place in at.nearest():
                 with (other := Sides({*at.turned, place})):
-                    tried = self.errors(found, self.wanted(values, batch, torch.float64))
-                if max(tried.values()) < max(errors.values()):
-                    errors, at = tried, other
+                    tried.append((self.errors(found, self.wanted(values, batch, torch.float64)), other))
+            best = min(tried, key=lambda one: max(one[0].values()), default=(errors, at))
+            if max(best[0].values()) >= max(errors.values()):
+                break
+            errors, at = best
         return errors
 
     def rounded(self, values: Tensors, batch: Batch, wanted: Tensors) -> dict[str, float]:

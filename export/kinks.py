@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 KINK = 1e-6  # an element lies on a kink but for rounding if it is nearer than this share of the largest of its ReLU
-NEAREST = 8  # such elements that are told
+NEAREST = 32  # such elements that are told
 
 
 class Sides(TorchFunctionMode):
