@@ -3,9 +3,10 @@ which each runtime trains one ticket on MNIST, in the simulator.
 
 Tickets are the largest initial weights of each layer, which lie as if at random: coders have nothing to gain from them.
 Dense twins are the same network unpruned in the same format. All at a batch of 16: an ExecuTorch program has one size.
-A format that refuses a ticket, or fails its gate, is told with its reason.
+A format that refuses a ticket, or fails its gate, is told with its reason. What --networks and --no-mnist leave out stays in FILE
+as it was.
 
-    python -m benchmarks.artifacts [--networks NAME ...] [--mnist DIR] [--no-gates] [--json FILE]
+    python -m benchmarks.artifacts [--networks NAME ...] [--mnist DIR] [--no-mnist] [--no-gates] [--json FILE]
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def network_row(name: str, gates: bool) -> dict[str, Any]:
         print(f"  {name}: {label}: {json.dumps(found[label])}", file=sys.stderr, flush=True)
     return {
         "network": name,
+        "commit": circumstances()["commit"],
         "live": ticket.live,
         "parameters": sum(parameter.size for parameter in ticket.network.parameters),
         "dense_bytes": {kind: size(written(kind, whole, Wanted())) for kind in DENSE},
@@ -213,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.artifacts", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", nargs="*", choices=list(NETWORKS), default=list(NETWORKS), help="(default: all)")
     parser.add_argument("--mnist", type=Path, default=MNIST, metavar="DIR", help="its four files (%(default)s)")
+    parser.add_argument("--no-mnist", action="store_true", help="train nothing on it")
     parser.add_argument("--no-gates", action="store_true", help="bytes alone, which takes a minute")
     parser.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the result goes (%(default)s)")
     arguments = parser.parse_args(argv)
@@ -220,11 +223,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(1)
     result: dict[str, Any] = {"benchmark": "artifacts", **circumstances(), "batch": BATCH}
-    result["networks"] = [network_row(name, not arguments.no_gates) for name in arguments.networks]
-    if arguments.mnist.is_dir():
-        result["mnist"] = mnist(arguments.mnist)
+    before = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"networks": []}
+    rows = {row["network"]: row for row in before["networks"]}
+    rows |= {name: network_row(name, not arguments.no_gates) for name in arguments.networks}
+    result["networks"] = [rows[name] for name in NETWORKS if name in rows]
+    if arguments.mnist.is_dir() and not arguments.no_mnist:
+        result["mnist"] = {"commit": result["commit"], **mnist(arguments.mnist)}
+    elif "mnist" in before:
+        result["mnist"] = before["mnist"]
     else:
-        print(f"'{arguments.mnist}' is not there: nothing is trained on MNIST", file=sys.stderr)
+        print(f"MNIST is left out, or '{arguments.mnist}' not there: nothing is trained on it", file=sys.stderr)
     print_tables(result)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=1) + "\n")

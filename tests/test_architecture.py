@@ -53,6 +53,7 @@ FURTHER = {  # and which files alone
     "export/lower.py": {"torch"},
     "export/reference.py": {"torch"},
     "export/gate.py": {"torch"},
+    "export/kinks.py": {"torch"},
     "export/torch_operators.py": {"torch"},
     "export/torch_modules.py": {"torch"},
     "export/to_executorch.py": {"torch", "executorch"},

@@ -11,6 +11,7 @@ import torch
 
 from device_runtime import Trainer
 from export.gate import GateError, Passed, _Gate, check, without_dropout
+from export.kinks import Sides
 from export.layout import layouts
 from export.ticket import Ticket
 from export.to_native import to_native_bytes
@@ -175,6 +176,40 @@ def test_without_dropout_nothing_else_changes() -> None:
     quiet = without_dropout(ticket)
     assert [node.op for node in quiet.network.nodes] == [node.op for node in ticket.network.nodes]
     assert without_dropout(small_ticket()).hash == small_ticket().hash
+
+
+def on_a_kink() -> tuple[_Gate, dict[str, torch.Tensor], Any]:
+    """A gate, and values and a batch whose first element of the first ReLU is 1e-9."""
+    judge = _Gate(small_ticket(), {}, np.random.default_rng(0))
+    values = {name: torch.from_numpy(array.astype(np.float64)) for name, array in small_ticket().init.items()}
+    values["b.weight"] = torch.tensor([[0.5, -1.0, 0.25], [1.5, 0.5, -0.5]], dtype=torch.float64)
+    batch = judge.batch(4)
+    with Sides() as sides:
+        judge.wanted(values, batch, torch.float64)
+    values["a.bias"][0] += 1e-9 - sides.inputs[0][0, 0]
+    return judge, values, batch
+
+
+def test_an_element_on_a_kink_may_lie_on_its_other_side() -> None:
+    judge, values, batch = on_a_kink()
+    wanted = judge.wanted(values, batch, torch.float64)
+    room = dict.fromkeys(wanted, 5e-4)
+    with Sides({(0, 0)}):
+        other = judge.wanted(values, batch, torch.float64)
+    assert max(judge.errors(other, wanted).values()) > 0.01
+    assert max(judge.least_errors(values, batch, other, wanted, room).values()) == 0
+    wrong = {name: 1.01 * gradient for name, gradient in other.items()}  # which no kink explains
+    assert max(judge.least_errors(values, batch, wanted | wrong, wanted, room).values()) == pytest.approx(0.01)
+
+
+def test_an_element_away_from_the_kink_may_not() -> None:
+    judge, values, batch = on_a_kink()
+    wanted = judge.wanted(values, batch, torch.float64)
+    with Sides({(0, 4)}):
+        other = judge.wanted(values, batch, torch.float64)
+    errors = judge.errors(other, wanted)
+    least = judge.least_errors(values, batch, other, wanted, dict.fromkeys(wanted, 5e-4))
+    assert min(max(errors.values()), max(least.values())) > 0.01
 
 
 @pytest.mark.slow
