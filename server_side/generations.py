@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from server_side.comparison import Copies, copies_by_kind
 from server_side.controls import Values, apply_masks
 from server_side.ladder import first_match, layer_of
 from server_side.prune import Masks, keep_highest
+from server_side.rounds import Copies, copies_by_kind
 from server_side.training import Job
 
 if TYPE_CHECKING:

@@ -33,9 +33,9 @@ from server_side.find import prepare
 from server_side.models import Model, load_model
 from server_side.options import Options
 from server_side.presets import PRESETS
+from server_side.rounds import Round
 from server_side.run_directory import kept_options
-from server_side.search import Round, Search
-from server_side.seeds import derive
+from server_side.search import Search
 from server_side.stability import with_rewind_step
 from server_side.stacked_program import StackedProgram
 from server_side.stage import STACK_SIZE
@@ -60,14 +60,12 @@ class Place:
         return self.search.data.name
 
     def rewound(self, seed: int) -> Values:
-        """The dense network's weights of `seed` at the rewind step, which a ticket of any mask would start from."""
-        step = self.search.rewind_step
-        return self.rounds[0].trainings[f"seed{seed}-dense"].snapshots[step] if step else self.rounds[0].start[seed]
+        """Search.rewound of what was found."""
+        return self.search.rewound(self.rounds, seed)
 
     def fresh(self, seed: int, *purpose: str | int) -> Values:
-        """Initial weights of a new draw."""
-        drawn = self.search.model.initial_weights(derive(seed, *purpose))
-        return {name: value.numpy() for name, value in drawn.items()}
+        """Search.fresh."""
+        return self.search.fresh(seed, *purpose)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,15 @@
 """How many weights are live after each round, and the share of its live weights that each layer loses in one.
 
 Layers that are excluded are not pruned and count in no quota: peers that count them prune the others more than they were
-told to. A density is of all weights that could be pruned, those of excluded layers too, as in the papers.
+told to. A density is of all weights that could be pruned, those of excluded layers too, as in the papers. Where whole units are
+pruned, these counts are of their own weights; the weights that read them go too (units.py), so that fewer are live.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from export.network import Network
@@ -23,11 +24,13 @@ MOST_ROUNDS = 10_000
 @dataclass(frozen=True)
 class Ladder:
     """`shapes` of the weights that are pruned, by name; `rungs`: how many of them are live after each round, the dense counts
-    first, by name or of ALL; `excluded`: weights of the layers that could be pruned but are left out."""
+    first, by name or of ALL; `excluded`: weights of the layers that could be pruned but are in no quota; `followers`: those of
+    them that lose weights with the units they read."""
 
     shapes: Mapping[str, tuple[int, ...]]
     rungs: tuple[Mapping[str, int], ...]
     excluded: int = 0
+    followers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def live(self) -> list[int]:
@@ -53,11 +56,14 @@ def ladder(network: Network, options: Options) -> Ladder:
     """Of filled options; raises UsageError for a pattern that matches no layer, or where nothing is left to prune."""
     shapes = _pruned_shapes(network, options.exclude or [])
     excluded = sum(math.prod(network.parameter_shapes[name]) for name in network.prunable if name not in shapes)
-    if options.structure == "rows" and network.prunable[-1] in shapes:
-        raise UsageError(
-            f"structure rows: the rows of the output layer are its classes; leave it out by --exclude "
-            f"'[\"{layer_of(network.prunable[-1])}\"]'"
-        )
+    followers = {}
+    if options.structure == "rows" and (output := network.prunable[-1]) in shapes:
+        followers[output] = shapes.pop(output)  # its rows are the classes
+        excluded += math.prod(followers[output])
+        if not shapes:
+            raise UsageError(
+                f"structure rows: layer '{layer_of(output)}' is the only one, and its rows are the classes"
+            )
     if options.n_of_m is not None:
         return Ladder(shapes, _n_of_m_rungs(shapes, *options.n_of_m), excluded)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -82,7 +88,7 @@ def ladder(network: Network, options: Options) -> Ladder:
         if after == rungs[-1]:
             break
         rungs.append(after)
-    return Ladder(shapes, tuple(rungs), excluded)
+    return Ladder(shapes, tuple(rungs), excluded, followers)
 
 
 def _n_of_m_rungs(shapes: Mapping[str, tuple[int, ...]], n: int, m: int) -> tuple[Mapping[str, int], ...]:

@@ -28,6 +28,7 @@ from server_side.prune import Masks, Scores, keep_highest, live_count
 from server_side.regrow import erk_counts
 from server_side.seeds import BatchOrder, derive
 from server_side.training import Job, Training
+from server_side.units import without_readers
 
 SCORED, MOVING = option_rules.AT_REWIND_STEP, option_rules.MOVING
 SYNFLOW_ITERATIONS = 100
@@ -39,7 +40,8 @@ class Keeper:
     """Turns scores into masks with the live weights of a round of `ladder`, in groups where `structure` says so."""
 
     def __init__(self, network: Network, ladder: Ladder, structure: str) -> None:
-        self.ladder, self.inputs = ladder, int(structure.partition(":")[2] or 0)  # m of an N:M structure, or 0
+        self.network, self.ladder = network, ladder
+        self.inputs, self.has_units = int(structure.partition(":")[2] or 0), structure == "rows"  # m of N:M, or 0
         self.groups: structures.Groups | None = None
         if structure != "none" and not self.inputs:
             self.groups = structures.groups_of(network, cast("structures.Structure", structure))
@@ -51,6 +53,8 @@ class Keeper:
             n = self.inputs - round(number * part)
             layers = tuple(self.ladder.shapes)
             return structures.keep_n_of_m(found, masks, n, self.inputs, layers) if n < self.inputs else masks
+        if self.has_units:
+            found, masks = structures.whole_rows(found, masks)
         dense, rung = self.ladder.rungs[0], self.ladder.rungs[number]
         for pool, goal in rung.items():
             layers = tuple(self.ladder.shapes) if pool == ALL else (pool,)
@@ -60,7 +64,7 @@ class Keeper:
                 masks = keep_highest(found, masks, live, layers)
             else:
                 masks = structures.keep_highest_groups(found, masks, self.groups, live, layers)
-        return masks
+        return without_readers(self.network, masks) if self.has_units else masks
 
     def shuffled(self, masks: Masks, number: int, random: np.random.Generator) -> Masks:
         """The control's masks: as many live weights in every layer of round `number`, elsewhere, in the same structure."""
@@ -69,15 +73,18 @@ class Keeper:
             return self.keep(anywhere, self.all_live(), number)
         if self.groups is None:
             return shuffle_masks(masks, random)
+        if self.has_units:
+            _, masks = structures.whole_rows({}, masks)
         shuffled = {}
         for name, mask in masks.items():
             _, first = np.unique(self.groups[name], return_index=True)
             shuffled[name] = random.permutation(mask.ravel()[first])[self.groups[name]]
-        return shuffled
+        return without_readers(self.network, shuffled) if self.has_units else shuffled
 
     def all_live(self) -> Masks:
         """The masks of the dense network."""
-        return {name: np.ones(shape, np.bool_) for name, shape in self.ladder.shapes.items()}
+        shapes = {**self.ladder.shapes, **self.ladder.followers}
+        return {name: np.ones(shape, np.bool_) for name, shape in shapes.items()}
 
 
 def by_magnitude(keeper: Keeper, weights: Values, masks: Masks, number: int) -> Masks:

@@ -7,6 +7,7 @@ network's), which weights the ticket starts from (those at the rewind step), and
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ from server_side.ladder import Ladder, ladder
 from server_side.models import Model
 from server_side.options import Options
 from server_side.prune import LayerCollapse, Masks, checked, live_count
+from server_side.recorded_step import recorder_of
+from server_side.rounds import Round, copies_by_kind, dense_training, measure
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
 from server_side.stack_memory import StackMemory, stack_memory
@@ -34,22 +37,6 @@ from server_side.workers import Team
 
 REWIND_PARTS = (256, 64, 16, 8, 4)  # of the steps, where the rewind step is to be found
 ROUNDS_BEYOND = 5  # the first that may fit, as far as that can be told beforehand
-
-
-@dataclass(frozen=True)
-class Round:
-    """One density: what was trained there, the masks it was trained with and the weights, of all positions, that its
-    tickets started from, by seed. Round 0 is dense."""
-
-    number: int
-    density: float
-    masks: dict[int, Masks]
-    start: dict[int, Values]
-    trainings: dict[str, Training]
-    measured: dict[str, Measured]
-
-    def layer_densities(self, seed: int) -> dict[str, float]:
-        return {name: float(mask.mean()) for name, mask in self.masks[seed].items()}
 
 
 @dataclass(frozen=True)
@@ -116,16 +103,18 @@ class Search:
     def _pruned_round(self, rounds: list[Round], number: int, masks: dict[int, Masks]) -> Round:
         """Its tickets start from weights of the rewind step or from those that decided their masks."""
         if self.rewinds_weights:
-            start = {seed: self._rewound(rounds, seed) for seed in self.seeds}
+            start = {seed: self.rewound(rounds, seed) for seed in self.seeds}
         elif self.options.method == "early-bird":
-            birds = {seed: methods.early_bird(self.keeper, dense(rounds, seed), number).step for seed in self.seeds}
-            start = {seed: dense(rounds, seed).snapshots[step or 0] for seed, step in birds.items()}
+            birds = {
+                seed: methods.early_bird(self.keeper, dense_training(rounds, seed), number).step for seed in self.seeds
+            }
+            start = {seed: dense_training(rounds, seed).snapshots[step or 0] for seed, step in birds.items()}
         elif self.options.method in methods.MOVING:
             start = {seed: training.final for seed, training in self._mask_trainings(rounds, number).items()}
         else:
             start = {seed: self._deciding(rounds, seed) for seed in self.seeds}
-        dense = {"dense": rounds[0].measured["dense"]}
-        return self._round(number, list(self._jobs(start, masks, number)), masks, start, dense)
+        known = {"dense": rounds[0].measured["dense"]}
+        return self._round(number, list(self._jobs(start, masks, number)), masks, start, known)
 
     def _masks(self, rounds: list[Round], number: int) -> dict[int, Masks]:
         """Of round `number`, by seed, from the rounds before it. Raises LayerCollapse."""
@@ -133,7 +122,7 @@ class Search:
         if method in methods.MOVING:
             return {seed: checked(training.masks) for seed, training in self._mask_trainings(rounds, number).items()}
         if method == "early-bird":
-            birds = {s: methods.early_bird(self.keeper, dense(rounds, s), number) for s in self.seeds}
+            birds = {s: methods.early_bird(self.keeper, dense_training(rounds, s), number) for s in self.seeds}
             return {seed: bird.mask or self.keeper.all_live() for seed, bird in birds.items()}
         if method in methods.SCORED:
             return {seed: self._scored(rounds, seed, number) for seed in self.seeds}
@@ -146,7 +135,7 @@ class Search:
     def _scored(self, rounds: list[Round], seed: int, number: int) -> Masks:
         batches = methods.score_batches(self.split, seed, self.recipe.batch)
         method, module = self.options.method, self.model.factory()
-        return methods.by_score(method, self.keeper, module, batches, self._rewound(rounds, seed), seed, number)
+        return methods.by_score(method, self.keeper, module, batches, self.rewound(rounds, seed), seed, number)
 
     def _mask_trainings(self, rounds: list[Round], number: int) -> dict[int, Training]:
         """The trainings of a round in which the masks moved; always stacked, the device's runtime has no such thing."""
@@ -162,18 +151,20 @@ class Search:
         """The trained weights that decided the masks of the round that is to come."""
         if len(rounds) > 1 and self.options.method == "iterative":
             return rounds[-1].trainings[f"seed{seed}-ticket"].final
-        return dense(rounds, seed).final
+        return dense_training(rounds, seed).final
 
-    def _rewound(self, rounds: list[Round], seed: int) -> Values:
+    def rewound(self, rounds: list[Round], seed: int) -> Values:
+        """The dense network's weights of `seed` at the rewind step, which a ticket of any mask would start from."""
         if self.rewind_step == 0:
             return rounds[0].start[seed]
-        return dense(rounds, seed).snapshots[self.rewind_step]
+        return dense_training(rounds, seed).snapshots[self.rewind_step]
 
     def theta(self, seed: int) -> Values:
         """The initial weights of replicate `seed`."""
-        return self._fresh(seed, "init")
+        return self.fresh(seed, "init")
 
-    def _fresh(self, seed: int, *purpose: str | int) -> Values:
+    def fresh(self, seed: int, *purpose: str | int) -> Values:
+        """Initial weights of a draw of their own."""
         drawn = self.model.initial_weights(derive(seed, *purpose))
         return {name: value.numpy() for name, value in drawn.items()}
 
@@ -235,6 +226,11 @@ class Search:
             return (
                 "an embedding reads whole numbers, but a search trains on normalised samples; leave the embedding out"
             )
+        for node in self.model.network.nodes:
+            places = math.prod(self.model.network.shapes[node.inputs[0]][1:])
+            samples = self.recipe.batch // (self.options.replica_workers or 1)
+            if node.op == "batch_norm" and samples * places == 1:
+                return f"'{node.name}', a batch norm, finds no spread in one sample; take a --batch of at least 2"
         if self.on_device_engine and self._unfit is not None:
             return f"{self._unfit}; the device engine trains by the same format, so take --engine stacked"
         return None
@@ -246,7 +242,9 @@ class Search:
             return None
         most = max(self.training_count(number) for number in range(len(self.ladder.rungs)))
         replicas = min(most, self.options.stack_size or STACK_SIZE)
-        return stack_memory(self.model, self.split, self.recipe, replicas, self.options.precision or "32-true")
+        recorded = recorder_of(self.device()) is not None
+        precision = self.options.precision or "32-true"
+        return stack_memory(self.model, self.split, self.recipe, replicas, precision, recorded=recorded)
 
     def warnings(self) -> list[str]:
         """What a user should know before a long search."""
@@ -291,10 +289,10 @@ class Search:
             yield Job(seed, "ticket", 0, masked, masks[seed], first, holds_rate=held)
         for seed in self.seeds:
             for index in range(self.options.reinits):
-                values = apply_masks(self._fresh(seed, "reinit", number, index), masks[seed])
+                values = apply_masks(self.fresh(seed, "reinit", number, index), masks[seed])
                 yield Job(seed, "reinit", index, values, masks[seed])
             for index in range(self.options.same_signs):
-                fresh = self._fresh(seed, "same_sign", number, index)
+                fresh = self.fresh(seed, "same_sign", number, index)
                 values = apply_masks(with_signs_of(fresh, start[seed], masks[seed]), masks[seed])
                 yield Job(seed, "same_sign", index, values, masks[seed])
             for index in range(self.options.shuffles):
@@ -316,15 +314,12 @@ class Search:
     ) -> Round:
         """Trains `jobs`; `measured` is what is known of the round without them."""
         trainings = self.train_round(number, jobs)
-        kinds = {
-            kind: measure([[trainings[j.name] for j in jobs if (j.kind, j.seed) == (kind, s)] for s in self.seeds])
-            for kind in dict.fromkeys(job.kind for job in jobs)
-        }
-        return Round(number, self._density(masks), masks, start, trainings, {**measured, **kinds})
+        kinds = {kind: measure(copies) for kind, copies in copies_by_kind(jobs, trainings, self.seeds).items()}
+        return Round(number, self.density(masks[self.seeds[0]]), masks, start, trainings, {**measured, **kinds})
 
     def train_round(self, number: int, jobs: list[Job]) -> dict[str, Training]:
         """Every job of a round, in their order: from the run directory where it is finished, else trained now and saved."""
-        density = self._density({job.seed: job.masks for job in jobs})
+        density = self.density(jobs[0].masks)
         self.team.watch.begin(
             f"round {number}/{len(self.ladder.rungs) - 1}, {density:.1%} of the weights, {len(jobs)} networks"
         )
@@ -334,10 +329,10 @@ class Search:
         """What trains jobs into `folder` as this search does."""
         return Stage(folder, self.model, self.split, self.recipe, self.options, self.team)
 
-    def _density(self, masks: dict[int, Masks]) -> float:
-        """Share of live weights among all that could be pruned; every seed has the same, but for groups."""
-        first = next(iter(masks.values()))
-        return (self.ladder.excluded + live_count(first, tuple(first))) / self.ladder.live[0]
+    def density(self, masks: Masks) -> float:
+        """Share of live weights among all that could be pruned; every seed of a round has the same, but for groups."""
+        pruned = sum(mask.size for mask in masks.values()) - live_count(masks, tuple(masks))
+        return (self.ladder.live[0] - pruned) / self.ladder.live[0]
 
     def device(self) -> torch.device:
         return torch.device(self.options.accelerator)
@@ -382,32 +377,3 @@ class Search:
 
     def best_seed(self, chosen: Round) -> int:
         return int(self.seeds[int(np.argmax(chosen.measured["ticket"].validation_accuracy))])
-
-
-def measure(by_seed: list[list[Training]]) -> Measured:
-    """One value a seed, the mean over its copies that did not diverge."""
-    sound = [[training for training in copies if training.diverged_step is None] for copies in by_seed]
-
-    def averaged(value_of: str) -> np.ndarray:
-        return np.array([np.mean([_figure(t, value_of) for t in copies]) if copies else np.nan for copies in sound])
-
-    return Measured(
-        averaged("accuracy"),
-        averaged("accuracy_end"),
-        averaged("validation_accuracy"),
-        averaged("early_stop"),
-        sum(map(len, by_seed)) - sum(map(len, sound)),
-    )
-
-
-def _figure(training: Training, name: str) -> float:
-    return {
-        "accuracy": training.early_accuracy,
-        "accuracy_end": training.final_accuracy,
-        "validation_accuracy": float(training.validation_accuracy[training.early_index]),
-        "early_stop": float(training.early_step),
-    }[name]
-
-
-def dense(rounds: list[Round], seed: int) -> Training:
-    return rounds[0].trainings[f"seed{seed}-dense"]

@@ -1,7 +1,7 @@
 """How much memory a stack of replicas takes, known before anything is allocated, so that several jobs can share a GPU.
 
 A step and an evaluation are gone through with tensors that have shapes and no data; what is alive at the highest moment is
-counted. Not counted: what CUDA takes for itself (some hundred megabytes), what its allocator rounds up, what a convolution or a
+counted, and once more what a recording of each keeps for itself (recorded_step.py). Not counted: what CUDA takes for itself (some hundred megabytes), what its allocator rounds up, what a convolution or a
 compiled step borrows, and weights kept to find a rewind step or an early bird.
 """
 
@@ -83,14 +83,18 @@ def in_words(count: int) -> str:
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.1f} MB"
 
 
-def stack_memory(model: Model, split: Split, recipe: Recipe, replicas: int, precision: str) -> StackMemory:
-    """Of a stack of dense networks, tickets or controls."""
+def stack_memory(
+    model: Model, split: Split, recipe: Recipe, replicas: int, precision: str, *, recorded: bool
+) -> StackMemory:
+    """Of a stack of dense networks, tickets or controls, whose steps are `recorded` or not."""
     parts = (split.x_train, split.y_train, split.x_validation, split.y_validation, split.x_test, split.y_test)
-    one, two = (_without_data(model, split, recipe, count, Arithmetic(precision)) for count in (1, 2))
+    one, two = (_without_data(model, split, recipe, count, Arithmetic(precision), recorded) for count in (1, 2))
     return StackMemory(replicas, sum(part.nbytes for part in parts) + max(0, 2 * one - two), two - one)
 
 
-def _without_data(model: Model, split: Split, recipe: Recipe, replicas: int, arithmetic: Arithmetic) -> int:
+def _without_data(
+    model: Model, split: Split, recipe: Recipe, replicas: int, arithmetic: Arithmetic, recorded: bool
+) -> int:
     """The highest sum of bytes in a step, an update and an evaluation."""
     live, module = LiveBytes(), model.factory()  # which may look at its own weights: they are real
     given = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
@@ -113,9 +117,12 @@ def _without_data(model: Model, split: Split, recipe: Recipe, replicas: int, ari
             for name, parameter in parameters.items():
                 parameter.grad = gradients[name] * masks[name] if name in masks else gradients[name]
             optimizer.step()
+        resting, in_step = live.bytes, live.peak
+        live.peak = resting
         samples = min(EVALUATION_BATCH, len(split.x_validation))
         x = torch.zeros(()).expand(samples, *shape)  # a view of the data
         program.forward({**detached, **buffers}, x)
         del early
     own: int = sum(value.nbytes for value in given.values())
-    return live.peak + own
+    again = (in_step - resting) + (live.peak - resting) if recorded else 0
+    return max(in_step, live.peak) + own + again

@@ -2,7 +2,7 @@
 
 Pruned weights stay exactly 0: their gradients are masked before the optimizer sees them, so neither momentum nor weight
 decay can move them. Goes on from its own checkpoint to the same bits; never regroups a stack that was begun. A control that
-diverges stays in its stack, as NaN, and touches no other replica.
+diverges stays in its stack, as NaN, and touches no other replica. On a GPU the step is recorded (recorded_step.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from export.atomic import write_file
 from server_side.data import Split
 from server_side.models import Model
 from server_side.moving import GATE_RATE, mover
+from server_side.recorded_step import RecordedStep, recorder_of
 from server_side.schedule import learning_rates
 from server_side.seeds import BatchOrder, derive
 from server_side.stacked_program import FLOAT32, Arithmetic, Stack, StackedProgram, drops, seeded
@@ -115,6 +117,7 @@ class _Run:
         self.orders = {
             job.order_seed: BatchOrder(job.order_seed, len(engine.train_part[0]), recipe.batch) for job in jobs
         }
+        self._order_of = np.array([list(self.orders).index(job.order_seed) for job in jobs])
         self.rates = learning_rates(recipe, self.step, recipe.steps, held=jobs[0].holds_rate)
         self.evaluations = evaluation_steps(recipe, self.step)
         self._due = frozenset(self.evaluations)
@@ -125,6 +128,18 @@ class _Run:
         self.snapshots: dict[int, Stack] = {}
         self._loss_sum = torch.zeros(len(jobs), device=engine.device)
         self._loss_count = 0
+        self._told: list[torch.Tensor] = []
+        self._rate: torch.Tensor | float = 0.0
+        self._make_step: Callable[[], None]
+        self._measure: Callable[[], None]
+        self._measured = torch.zeros(2, len(jobs), dtype=torch.float64, device=engine.device)  # losses and accuracies
+        self._make_step, self._measure = self._step_alike, self._measure_alike
+        record = recorder_of(engine.device)
+        self._recorded = record is not None and self.mover is None and not self.program.draws
+        if record is not None and self._recorded:
+            self._make_step = RecordedStep(self._step_alike, self._moving_tensors, record)
+            self._measure = RecordedStep(self._measure_alike, lambda: [self._measured], record)
+            self._rate = torch.zeros((), device=engine.device)
         self._visit()
 
     @property
@@ -148,20 +163,20 @@ class _Run:
 
     def advance(self, watch: Watch) -> None:
         """One step of every replica, and the evaluation if one is due."""
-        x, y = self._batch()
-        detached = {name: p.detach() for name, p in self.parameters.items()}
-        taught = [self.program.scores(self.teachers, x)] if self.teachers else []
-        with self._drawing():
-            gradients, self.buffers, loss = self.program.gradients(detached, self.buffers, x, y, *taught)
-        moved = None
-        if self.mover is not None:
-            moved = self.mover.replaces_update(self.step, detached, self.masks, gradients)
-        if moved is None:
-            self._update(gradients)
+        rate = float(self.rates[self.step - self.jobs[0].first_step])
+        self._tell(self._host_tensors(), rate)
+        if self.mover is None:
+            self._make_step()
         else:
-            self._move(moved)
+            detached = {name: p.detach() for name, p in self.parameters.items()}
+            gradients = self._differentiate()
+            moved = self.mover.replaces_update(self.step, detached, self.masks, gradients)
+            if moved is None:
+                self._update(gradients)
+                self.mover.after_update(rate, detached)
+            else:
+                self._move(moved)
         self.step += 1
-        self._loss_sum += loss.detach()
         self._loss_count += 1
         if self._visit():
             sound = self.diverged < 0
@@ -171,16 +186,63 @@ class _Run:
             )
         watch.advanced(len(self.jobs), float("nan"), float("nan"))
 
+    def _host_tensors(self) -> list[torch.Tensor]:
+        """What a step is told: which samples each replica sees, (replicas, batch), and what their augmentation has drawn."""
+        augmentation, batch = self.engine.recipe.augmentation, self.engine.recipe.batch
+        told = [self._of_replicas({seed: order.indices(self.step) for seed, order in self.orders.items()})]
+        if augmentation is not None:
+            size = self.engine.train_part[0].shape[-2:]
+            drawn = {seed: augmentation.draws(seed, self.step, batch, size) for seed in self.orders}
+            told.append(self._of_replicas(drawn))
+        return told
+
+    def _tell(self, told: list[torch.Tensor], rate: float) -> None:
+        """What is recorded reads where it read when it was recorded."""
+        if self._recorded and self._told:
+            for there, new in zip(self._told, told, strict=True):
+                there.copy_(new, non_blocking=True)
+        else:
+            self._told = [new.to(self.engine.device) for new in told]
+        if isinstance(self._rate, torch.Tensor):
+            self._rate.fill_(rate)
+        else:
+            self._rate = rate
+
+    def _step_alike(self) -> None:
+        """A step that differs from others in numbers within tensors alone."""
+        self._update(self._differentiate())
+
+    def _measure_alike(self) -> None:
+        self._measured.copy_(self.program.measure(self.values, self.engine.validation))
+
+    def _moving_tensors(self) -> list[torch.Tensor]:
+        """All that such a step writes and the next one reads."""
+        state = [
+            value for of in self.optimizer.state.values() for value in of.values() if isinstance(value, torch.Tensor)
+        ]
+        return [*self.values.values(), *state, self._loss_sum]
+
+    def _differentiate(self) -> Stack:
+        """The gradients of this step's batches; also moves the buffers and counts the losses."""
+        x, y = self._batch()
+        detached = {name: p.detach() for name, p in self.parameters.items()}
+        taught = [self.program.scores(self.teachers, x)] if self.teachers else []
+        with self._drawing():
+            gradients, after, loss = self.program.gradients(detached, self.buffers, x, y, *taught)
+        for name, buffer in self.buffers.items():
+            buffer.copy_(after[name])
+        self._loss_sum += loss.detach()
+        return gradients
+
     def _update(self, gradients: Stack) -> None:
         for name, parameter in self.parameters.items():
             mask = self.masks.get(name)
             parameter.grad = gradients[name] if mask is None else gradients[name] * mask
-        rate = float(self.rates[self.step - self.jobs[0].first_step])
+        capturing = self.engine.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         for group, factor in zip(self.optimizer.param_groups, (1.0, GATE_RATE), strict=False):
-            group["lr"] = factor * rate
+            group["lr"] = self._rate if factor == 1.0 else factor * self._rate
+            group["capturable"] = capturing  # torch asks for it there, and warns where it is set elsewhere
         self.optimizer.step()
-        if self.mover is not None:
-            self.mover.after_update(rate, {name: p.detach() for name, p in self.parameters.items()})
 
     def _move(self, masks: Stack) -> None:
         """What was dropped or grown has no past: its moments are 0."""
@@ -193,18 +255,16 @@ class _Run:
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of this step, a batch a replica."""
-        index = self._of_replicas({seed: order.indices(self.step) for seed, order in self.orders.items()})
-        x, y = self.engine.train_part
-        batch = x[index]
+        (x, y), (rows, *drawn) = self.engine.train_part, self._told
+        batch = x[rows]
         if (augmentation := self.engine.recipe.augmentation) is not None:
-            count, size = self.engine.recipe.batch, batch.shape[-2:]
-            drawn = {seed: augmentation.draws(seed, self.step, count, size) for seed in self.orders}
-            pictures = batch.view(*batch.shape[:2], -1, *size)  # grey ones may have no channel
-            batch = augmentation.apply(pictures, self._of_replicas(drawn)).view(batch.shape)
-        return batch, y[index]
+            pictures = batch.view(*batch.shape[:2], -1, *batch.shape[-2:])  # grey ones may have no channel
+            batch = augmentation.apply(pictures, drawn[0]).view(batch.shape)
+        return batch, y[rows]
 
     def _of_replicas(self, by_seed: dict[int, NDArray[np.int64]]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([by_seed[job.order_seed] for job in self.jobs])).to(self.engine.device)
+        """(replicas, ...) of what each seed's replicas share, in the order of `orders`."""
+        return torch.from_numpy(np.stack(list(by_seed.values()))[self._order_of])
 
     def _drawing(self) -> contextlib.AbstractContextManager[None]:
         """Dropout draws by the stack's first replica and the step, so that nothing needs to be kept."""
@@ -218,16 +278,18 @@ class _Run:
             self.snapshots[self.step] = self._copy()
         if self.step not in self._due:
             return False
-        loss, accuracy = self.program.evaluate(self.values, self.engine.validation)
+        self._measure()
+        loss, accuracy = self._measured.cpu().numpy().copy()
         for position in np.flatnonzero(~np.isfinite(loss) & (self.diverged < 0)):
             if not self.jobs[position].is_control:
                 raise diverged(self.jobs[position], self.step, self.engine.recipe)
             self.diverged[position] = self.step
         better = (loss < self.lowest) & (self.diverged < 0)
         self.lowest = np.where(better, loss, self.lowest)
-        for position in np.flatnonzero(better):
+        if better.any():
+            chosen = torch.from_numpy(np.flatnonzero(better)).to(self.engine.device)
             for name, value in self.values.items():
-                self.early[name][position] = value[position]
+                self.early[name][chosen] = value[chosen]
         train_loss = self._loss_sum.double().cpu().numpy() / max(self._loss_count, 1)
         self.curves["train_loss"].append(train_loss if self._loss_count else np.full(len(self.jobs), np.nan))
         self.curves["validation_loss"].append(loss)

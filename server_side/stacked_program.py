@@ -46,7 +46,7 @@ class Arithmetic:
     """How gradients are computed; evaluations are in float32 and not compiled, as devices compute.
 
     `precision` bf16-mixed: products of bfloat16 numbers, summed, kept and updated as float32; 32-true and tf32 leave that to
-    `same_bits_on`. `compiled`: by torch.compile, on a GPU recorded as CUDA graphs.
+    `same_bits_on`. `compiled`: by torch.compile.
     """
 
     precision: str = "32-true"
@@ -85,8 +85,7 @@ class StackedProgram:
         differentiated = grad_and_value(self._loss, has_aux=True)
         self._gradients = vmap(differentiated, randomness="different" if self.draws else "error")
         if arithmetic.compiled:
-            mode = "reduce-overhead" if _device(module).type == "cuda" else "default"
-            self._gradients = torch.compile(self._gradients, fullgraph=True, dynamic=False, mode=mode)
+            self._gradients = torch.compile(self._gradients, fullgraph=True, dynamic=False)
         outputs = partial(_outputs, module)
         self._outputs, self._own_outputs = vmap(outputs, in_dims=(0, None)), vmap(outputs)
 
@@ -105,8 +104,6 @@ class StackedProgram:
         x (replicas, batch, ...), y (replicas, batch); where the program distils, the scores of teachers."""
         self._set_training(True)
         gradients, (losses, after) = self._gradients(parameters, buffers, x, y, *taught)
-        if self._arithmetic.compiled:  # a CUDA graph writes its results to the same place at every step
-            after = {name: buffer.clone() for name, buffer in after.items()}
         return gradients, after, losses
 
     def _loss(
@@ -143,6 +140,11 @@ class StackedProgram:
     def evaluate(self, values: Stack, part: Part) -> tuple[np.ndarray, np.ndarray]:
         """Mean loss (without label smoothing) and accuracy on `part` of every replica, whose parameters and buffers are
         `values`: (replicas,) float64 each."""
+        loss, accuracy = self.measure(values, part).cpu().numpy().copy()
+        return loss, accuracy
+
+    def measure(self, values: Stack, part: Part) -> torch.Tensor:
+        """The same as one tensor (2, replicas), where the values are."""
         x, y = part
         values = values if self.trains is None else self.trains.plain(values)
         some = next(iter(values.values()))
@@ -155,7 +157,7 @@ class StackedProgram:
                 losses = F.cross_entropy(scores.flatten(0, 1), labels.repeat(len(scores)), reduction="none")
                 loss += losses.view(len(scores), -1).double().sum(1)
                 hits += (scores.argmax(2) == labels).double().sum(1)
-        return (loss / len(x)).cpu().numpy(), (hits / len(x)).cpu().numpy()
+        return torch.stack([loss, hits]) / len(x)
 
 
 def _outputs(module: nn.Module, values: Stack, x: torch.Tensor) -> torch.Tensor:
@@ -188,10 +190,6 @@ def same_bits_on(accelerator: str, index: int = 0, precision: str | None = None)
 
 def _as_float32(module: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     return (given[0].float(),)
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 def drops(network: Network) -> bool:

@@ -27,8 +27,8 @@ MAX_BLOCK_COLUMNS = 65536  # FORMAT.md: blocks have columns of 16 bits
 def groups_of(network: Network, structure: Structure) -> Groups:
     """The groups of every prunable weight.
 
-    `rows`: an output unit, or a whole filter of a convolution; its bias stays, and the rows of the output layer are classes,
-    which the caller leaves out. `blocks-of-8`: 8 consecutive rows of a
+    `rows`: an output unit, or a whole filter of a convolution; the rows of the output layer are classes, which the caller
+    leaves out. `blocks-of-8`: 8 consecutive rows of a
     column, as the artifact stores and the device computes them (FORMAT.md, PARAMS); where 8 does not divide the rows of
     a convolution's group or of the layer, 4, and where that does not either, or the columns are more than 65,536, every
     weight is a group of its own: a part of such a layer in blocks would not be stored as blocks.
@@ -77,6 +77,20 @@ def keep_highest_groups(scores: Scores, masks: Masks, groups: Groups, live: int,
     pruned = np.zeros(len(sizes), np.bool_)
     pruned[order[np.cumsum(sizes[order]) <= excess(masks, live, layers)]] = True
     return checked({**masks, **split(flat_mask & ~pruned[group], masks, layers)})
+
+
+def whole_rows(scores: Scores, masks: Masks) -> tuple[Scores, Masks]:
+    """`masks` in which a row is live as a whole if any of it is, whatever it no longer reads, and scores of which a row's mean is
+    that of its live weights in `masks`."""
+    means, whole = {}, {}
+    for name, mask in masks.items():
+        rows = mask.reshape(len(mask), -1)
+        shape = (-1, *[1] * (mask.ndim - 1))
+        whole[name] = np.broadcast_to(rows.any(axis=1).reshape(shape), mask.shape).copy()
+        if name in scores:
+            live = np.where(rows, scores[name].reshape(rows.shape), 0).sum(axis=1, dtype=np.float64)
+            means[name] = np.broadcast_to((live / np.maximum(rows.sum(axis=1), 1)).reshape(shape), mask.shape)
+    return means, whole
 
 
 def keep_n_of_m(scores: Scores, masks: Masks, n: int, m: int, layers: tuple[str, ...]) -> Masks:

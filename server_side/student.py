@@ -12,17 +12,15 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from export.network import Network, Node
 from server_side.controls import Values, apply_masks
 from server_side.errors import UsageError
 from server_side.prune import Masks, live_count
+from server_side.units import Bits, follow, reading
 
 Form = Literal["scaled", "even"]
 FORMS: tuple[Form, ...] = ("scaled", "even")
-Bits = NDArray[np.bool_]
-MIXING = ("layer_norm", "softmax")
 
 
 def student_masks(network: Network, weights: int, form: Form) -> Masks:
@@ -51,23 +49,18 @@ def student_masks(network: Network, weights: int, form: Form) -> Masks:
 
 def narrowed(network: Network, width: Callable[[int], int]) -> Masks:
     """The masks of a network whose hidden layers of n units or channels have their first `width(n)` alone."""
-    gone: list[Bits] = [np.zeros(network.input_shape[0], np.bool_)]
     masks = {}
-    for index, node in enumerate(network.nodes):
-        inputs, units = [gone[buffer] for buffer in node.inputs], network.shapes[index + 1][0]
-        if node.op in ("linear", "conv"):
-            left_out = np.arange(units) >= (width(units) if _hidden(network, index, node) else units)
-            masks[node.params["weight"]] = _joined(network, node, inputs[0], left_out)
-            gone.append(left_out)
-        elif node.op == "concat":
-            gone.append(np.concatenate(inputs))
-        elif node.op == "reshape":
-            spread = np.repeat(inputs[0], math.prod(network.shapes[node.inputs[0]][1:]))
-            gone.append(_all(spread.reshape(units, -1), 1))
-        elif node.op in MIXING and inputs[0].any():
-            raise UsageError(f"{node.op} '{node.name}' mixes hidden units, so that no narrow network lies in this one")
-        else:
-            gone.append(_all(np.stack(inputs), 0))
+
+    def layer(index: int, node: Node, inputs: Bits) -> Bits:
+        units = network.shapes[index + 1][0]
+        left_out = np.arange(units) >= (width(units) if _hidden(network, index, node) else units)
+        masks[node.params["weight"]] = reading(network, node, inputs, left_out)
+        return left_out
+
+    def mixed(node: Node) -> None:
+        raise UsageError(f"{node.op} '{node.name}' mixes hidden units, so that no narrow network lies in this one")
+
+    follow(network, layer, mixed)
     return masks
 
 
@@ -81,19 +74,6 @@ def student_start(fresh: Values, masks: Masks) -> Values:
     return apply_masks({**fresh, **scaled}, masks)
 
 
-def _all(bits: Bits, axis: int) -> Bits:
-    found: Bits = np.logical_and.reduce(bits, axis)
-    return found
-
-
 def _hidden(network: Network, index: int, node: Node) -> bool:
     """Whether its units may be left out: those of the last matrix are the classes."""
     return node.op in ("linear", "conv") and node.params["weight"] != network.prunable[-1]
-
-
-def _joined(network: Network, node: Node, inputs: Bits, outputs: Bits) -> Bits:
-    """The mask of a weight (outputs, inputs of a group, ...) whose units `inputs` and `outputs` are left out."""
-    shape = network.parameter_shapes[node.params["weight"]]
-    groups = node.whole("groups") if node.op == "conv" else 1
-    reads = ~inputs.reshape(groups, 1, -1) & ~outputs.reshape(groups, -1, 1)  # (groups, outputs and inputs of a group)
-    return np.broadcast_to(reads.reshape(*shape[:2], *[1] * (len(shape) - 2)), shape).copy()

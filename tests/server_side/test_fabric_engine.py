@@ -14,7 +14,7 @@ import pytest
 
 from server_side.errors import UsageError
 from server_side.find import prepare
-from server_side.search import Round
+from server_side.rounds import Round
 from server_side.training import Interrupted
 from server_side.workers import Worker
 from tests.server_side.searches import Watcher, options, run_worker, search

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from server_side.errors import UsageError
 from tests.server_side.searches import search
 
 
@@ -27,3 +29,19 @@ def test_excluded_layers_count_in_no_quota_and_are_never_pruned(tmp_path: Path) 
         ticket = small.ticket(last, {})
         assert np.count_nonzero(ticket.init["out.weight"]) == 32
         assert "out.weight" not in ticket.masks
+
+
+def test_the_output_layer_follows_the_units_it_reads(tmp_path: Path) -> None:
+    """Its own rows are the classes, so it is in no quota; excluded it reads all units."""
+    small = search(tmp_path / "units", structure="rows", rounds=2, prune_fraction=0.5)
+    assert small.ladder.followers == {"out.weight": (4, 8)}
+    assert [dict(rung) for rung in small.ladder.rungs] == [
+        {"fc1.weight": 320 // part, "fc2.weight": 128 // part} for part in (1, 2, 4)
+    ]
+    assert small.ladder.live == [480, 256, 144]  # at most: fc2 and out lose weights with the units they read
+    assert small.keeper.all_live()["out.weight"].all()
+    kept = search(tmp_path / "kept", structure="rows", rounds=1, exclude=["out"])
+    assert kept.ladder.followers == {}
+    assert "out.weight" not in kept.run()[1].masks[0]
+    with pytest.raises(UsageError, match="structure rows: layer 'out' is the only one, and its rows are the classes"):
+        search(tmp_path / "one", structure="rows", exclude=["fc1", "fc2"])
