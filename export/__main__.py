@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--compact",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="leave out units and channels that cannot influence the outputs, which changes no bit on the device; "
+        help="leave out units and channels that cannot influence the outputs, which changes results by rounding at most; "
         "--no-compact writes the ticket as it is (default: --compact)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")

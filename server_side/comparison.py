@@ -6,7 +6,7 @@ corrects for how many are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,12 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from server_side.figures import drawn
-from server_side.search import measure
+from server_side.rounds import Copies, measure
 from server_side.significance import estimate
-from server_side.training import Job, Training
+from server_side.training import Training
 from server_side.verdict import Measured
 
-Copies = list[list[Training]]  # of one kind: of each seed its trainings
 DOT, LEVEL = "#0b6fb8", "#555555"
-
-
-def copies_by_kind(jobs: Iterable[Job], trainings: Mapping[str, Training], seeds: Iterable[int]) -> dict[str, Copies]:
-    """The trainings of each kind among `jobs`, in the order in which the kinds come."""
-    jobs, seeds = list(jobs), list(seeds)
-    return {
-        kind: [[trainings[job.name] for job in jobs if (job.kind, job.seed) == (kind, seed)] for seed in seeds]
-        for kind in dict.fromkeys(job.kind for job in jobs)
-    }
 
 
 def told(copies: Copies, goals: NDArray[np.float64]) -> dict[str, Any]:

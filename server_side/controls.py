@@ -29,11 +29,12 @@ def shuffle_masks(masks: Masks, generator: np.random.Generator) -> Masks:
 
 
 def moved_onto(values: Values, masks: Masks, places: Masks, generator: np.random.Generator) -> Values:
-    """The live weights of `masks`, each layer's in random order, at `places`, of which there are as many; pruned ones 0."""
+    """The live weights of `masks`, each layer's in random order, at `places`, of which there are as many, or nearly (where units
+    were shuffled that are added to each other): then some are left over, or used twice. Pruned ones 0."""
     moved = dict(values)
     for name, mask in masks.items():
         moved[name] = np.zeros_like(values[name])
-        moved[name][places[name]] = generator.permutation(values[name][mask])
+        moved[name][places[name]] = np.resize(generator.permutation(values[name][mask]), int(places[name].sum()))
     return moved
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from server_side.search import Round, Search
+    from server_side.rounds import Round
+    from server_side.search import Search
     from server_side.training import Training
 
 STYLE = {

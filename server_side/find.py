@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from server_side.data import Dataset
     from server_side.models import Model
     from server_side.progress import Progress
+    from server_side.rounds import Round
     from server_side.run_directory import RunDirectory
-    from server_side.search import Round, Search
+    from server_side.search import Search
     from server_side.training import Recipe, Watch
     from server_side.workers import Worker
 

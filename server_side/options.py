@@ -52,7 +52,8 @@ DEPENDENT = {  # what a preset says of these is void where the first is chosen o
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a search; densities, shares and accuracies are fractions of 1."""
+    """Options of a search; densities, shares and accuracies are fractions of 1. What a preset says comes before the defaults
+    told here (a default of null: see the text)."""
 
     data: str = "digits"
     """digits, idx:DIR, npz:FILE, cifar10:DIR, cifar100:DIR, images:DIR, table:FILE (.csv, .parquet), download:NAME (mnist, fashion-mnist, cifar10, cifar100) or package.module:function"""
@@ -87,8 +88,8 @@ class Options:
     early-bird (of the dense network once its mask has settled). Scores at rewind_step: random, magnitude, snip, grasp,
     synflow. A training in which the mask moves: rigl, gradual, l1, gates"""
     structure: Literal["none", "blocks-of-4", "blocks-of-8", "rows", "2:4", "4:8"] = "none"
-    """weights that are pruned together: blocks of output rows that devices compute faster, or whole rows (units, filters); or
-    so many of each few inputs that stay, one fewer a round"""
+    """weights that are pruned together: blocks of output rows that devices compute faster; whole rows (units, filters) with the
+    weights that read them, so that a smaller dense network is left; or so many of each few inputs that stay, one fewer a round"""
     regularisation: float | None = None
     """of l1 and gates alone: the factor of the penalty (default: 0.1 for l1, of sgd 1e-4; 1 for gates)"""
     retrain: Literal["weights", "learning-rate", "fine-tune"] = "weights"
@@ -108,13 +109,13 @@ class Options:
     until_accuracy_falls: bool = False
     """stop after the first round whose validation accuracy is more than accuracy_tolerance below dense"""
     prune_fraction: float | None = None
-    """share of the live weights removed each round"""
+    """share of the live weights removed each round (default: 0.2)"""
     output_prune_fraction: float | None = None
     """the same for the output layer (default: prune_fraction); layerwise scope only"""
     prune_fractions: dict[str, float] | None = None
     """the same by layer name, e.g. '{"conv*": 0.1}': patterns of the shell, the first that matches; layerwise scope only"""
     exclude: list[str] | None = None
-    """layers that are not pruned and count in no quota and no density, e.g. '["shortcut*", "output"]'"""
+    """layers that are not pruned and count in no quota, in a density as live weights, e.g. '["shortcut*", "output"]'"""
     scope: Literal["layerwise", "global"] | None = None
     """compare scores within each layer, or over all of them (default: the preset's, else layerwise, but global for snip, grasp, synflow,
     rigl, gradual, l1 and gates)"""
@@ -132,9 +133,9 @@ class Options:
     error stays low on the line between the two"""
 
     optimizer: Literal["adam", "adamw", "sgd"] | None = None
-    """how every network is trained, here and on the device"""
+    """how every network is trained, here and on the device (default: adam)"""
     learning_rate: float | None = None
-    """its highest value"""
+    """its highest value (default: 0.001; 0.1 for sgd)"""
     learning_rate_schedule: Literal["constant", "step", "cosine", "linear"] | None = None
     """after warmup: constant (default), multiplied by learning_rate_factor at each of learning_rate_drops, or falling to 0 at
     the end. Devices train at a constant rate"""
@@ -156,14 +157,15 @@ class Options:
     """random changes of training pictures: flip (left to right), crop4 (moved by up to 4 pixels) or resized8 (a rectangle of 8 to
     100 % of the area, stretched), joined as flip,crop4 (default: none)"""
     batch: int | None = None
-    """samples a step"""
+    """samples a step (default: 64)"""
     steps: str | None = None
-    """length of a training, always run to the end: 50000it (steps) or 20ep (epochs). The warm-up, drops and rewind step of a
-    preset go with it in proportion"""
+    """length of a training, always run to the end: 50000it (steps) or 20ep (epochs, the default). The warm-up, drops and rewind
+    step of a preset go with it in proportion"""
     evaluate_every: str | None = None
-    """distance of two evaluations on the validation part: 100it or 1ep; the early stop is one of them, found afterwards"""
+    """distance of two evaluations on the validation part: 100it or 1ep; the early stop is one of them, found afterwards (default: 1ep)"""
     validation: float | None = None
-    """part of the training data held out for early stopping and for choosing the ticket: a count, or a share below 1"""
+    """part of the training data held out for early stopping and for choosing the ticket: a count, or a share below 1
+    (default: 0.1)"""
     accuracy_tolerance: float | None = None
     """a ticket matches when its accuracy is surely no more than this below dense (default: 0.002; for digits 0.01)"""
 
@@ -176,7 +178,7 @@ class Options:
     """of the stacked and the fabric engine, in training: float32 (default), or products of shorter numbers: TF32 (GPUs), bfloat16,
     or half floats (fabric on GPUs). Evaluations of the stacked engine are in float32 but for TF32"""
     compile: bool = False
-    """of the stacked engine: compile its step by torch.compile, on a GPU as CUDA graphs; takes a minute for each size of stack"""
+    """of the stacked engine: compile its step by torch.compile; takes a minute for each size of stack"""
     replica_workers: int | None = None
     """of the fabric engine: in rounds of fewer replicas than these, so many workers, all of the launch, train each replica
     together, every one a part of its batches (default: all, if they are more than the seeds, else 1); the bits depend on it"""

@@ -17,7 +17,8 @@ from server_side.presets import PRESETS
 from server_side.summary import diverged_controls
 
 if TYPE_CHECKING:
-    from server_side.search import Round, Search
+    from server_side.rounds import Round
+    from server_side.search import Search
 
 
 def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, result: dict[str, Any]) -> str:

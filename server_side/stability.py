@@ -15,7 +15,8 @@ from server_side import connectivity, methods
 from server_side.controls import apply_masks
 from server_side.errors import UsageError
 from server_side.prune import LayerCollapse, Masks
-from server_side.search import Round, Search, dense
+from server_side.rounds import Round, dense_training
+from server_side.search import Search
 from server_side.training import Job, Training
 from server_side.verdict import STABLE_BELOW
 
@@ -61,7 +62,7 @@ def rewind_masks(search: Search, first: Round) -> dict[int, Masks]:
     """By seed: those of the tickets by which the rewind step is found, from the dense round `first`."""
     number = int(np.argmin([abs(density - REWIND_DENSITY) for density in search.ladder.densities]))
     whole = search.keeper.all_live()
-    finals = {seed: dense([first], seed).final for seed in search.seeds}
+    finals = {seed: dense_training([first], seed).final for seed in search.seeds}
     try:
         return {s: methods.by_magnitude(search.keeper, finals[s], whole, number) for s in search.seeds}
     except LayerCollapse as collapse:
@@ -74,7 +75,7 @@ def _twice(
     """The ends of two trainings, with two orders of the samples, of every seed's ticket from the weights of `step`."""
     jobs = []
     for seed in search.seeds:
-        weights = dense([first], seed).snapshots[step]
+        weights = dense_training([first], seed).snapshots[step]
         start = apply_masks(weights, masks[seed])
         twice = [Job(seed, "rewind", 2 * position + i, start, masks[seed], step, order=i) for i in (0, 1)]
         jobs += [replace(job, keeps_weights=True) for job in twice]

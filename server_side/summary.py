@@ -29,7 +29,8 @@ from server_side.prune import Masks
 from server_side.training import evaluation_steps
 
 if TYPE_CHECKING:
-    from server_side.search import Round, Search
+    from server_side.rounds import Round
+    from server_side.search import Search
 
 JOB = re.compile(r"seed(\d+)-(\D+)\d*")  # the name of a training: its seed, its kind, the number of its copy
 
@@ -331,7 +332,7 @@ def _card(search: Search, chosen: Round, batch: int) -> dict[str, Any]:
         "labels": list(search.data.labels),
         "input": {"mean": search.split.mean.tolist(), "inverse_std": search.split.inverse_std.tolist()},
         "recipe": recipe.to_card(epochs=max(1, round(recipe.steps * search.recipe.batch / len(search.split.x_train)))),
-        "density": chosen.density,
+        "density": search.density(chosen.masks[seed]),
         "densities": chosen.layer_densities(seed),
         **({"rewind_step": search.rewind_step} if search.rewinds_weights else {}),
         "verdict": judged,

@@ -21,7 +21,8 @@ from export.atomic import write_file
 from server_side.errors import UsageError
 
 if TYPE_CHECKING:
-    from server_side.search import Round, Search
+    from server_side.rounds import Round
+    from server_side.search import Search
     from server_side.trackers import Tracker
     from server_side.training import Training
 

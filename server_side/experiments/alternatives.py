@@ -6,14 +6,14 @@ at the last learning rate (fine-tuning), or, as that of a cosine or a line is ne
 (learning-rate rewinding; both of Renda et al. 2020); `pruned_rate` tells which. Students are dense networks of at most the ticket's weights, in two forms (student.py), with fresh weights:
 `scaled` and `even` learn from the labels, `scaled-distilled` and `even-distilled` also from the scores of the seed's trained dense
 network (distillation.py). `before` is what must have been trained for one seed before the first step of a training. `artifact_bytes` is
-null where the device's format cannot hold the network.
+null where the device's format cannot hold the network. `only` leaves out what one does not want to wait for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -21,13 +21,13 @@ from markupsafe import Markup
 from export.network import Network
 from export.ticket import Ticket, TicketError
 from server_side import methods
-from server_side.comparison import HEAD, chosen_copies, copies_by_kind, difference, figure, gap, line, told
+from server_side.comparison import HEAD, chosen_copies, difference, figure, gap, line, told
 from server_side.controls import Values, apply_masks
 from server_side.distillation import Distillation
 from server_side.errors import UsageError
 from server_side.fit import Limits, footprint
 from server_side.prune import Masks
-from server_side.search import measure
+from server_side.rounds import copies_by_kind, measure
 from server_side.student import FORMS, student_masks, student_start
 from server_side.training import Job
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from server_side.lab import Lab
 
 FALLING = ("cosine", "linear")  # schedules that end next to 0
+STAGES = ("pruned", "students", "distilled", "reinit")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,12 @@ class Options:
     share: float = 0.9
     """of the teacher's scores in the loss; the labels have the rest"""
 
+    only: list[str] = field(default_factory=list)
+    """stages to train: pruned, students, distilled, reinit (where the search has none); by default all of them"""
+
     def __post_init__(self) -> None:
+        if unknown := sorted({*self.only} - {*STAGES}):
+            raise UsageError(f"only '{unknown[0]}': no such stage; there are {', '.join(STAGES)}")
         if not self.temperature > 0:
             raise UsageError(f"temperature {self.temperature}: must be above 0")
         if not 0 < self.share <= 1:
@@ -55,23 +61,27 @@ class Options:
 
 def plan(lab: Lab) -> list[tuple[str, int, int]]:
     seeds, steps = len(lab.seeds), lab.search.recipe.steps
-    stages = [("pruned", seeds), ("students", len(FORMS) * seeds), ("distilled", len(FORMS) * seeds)]
-    if not lab.search.options.reinits:
-        stages.append(("reinit", seeds))
-    return [(stage, count, count * steps) for stage, count in stages]
+    kinds = {"pruned": 1, "students": len(FORMS), "distilled": len(FORMS), "reinit": 1}
+    return [(stage, kinds[stage] * seeds, kinds[stage] * seeds * steps) for stage in stages(lab)]
+
+
+def stages(lab: Lab) -> list[str]:
+    """Those that are asked for; what the search has trained is taken from there."""
+    there = ("reinit",) if lab.search.options.reinits else ()
+    return [stage for stage in lab.options.only or STAGES if stage not in there]
 
 
 def run(lab: Lab) -> dict[str, Any]:
     known = {"dense": chosen_copies(lab.rounds[0].trainings, "dense", lab.seeds)}
     known |= {kind: chosen_copies(lab.chosen.trainings, kind, lab.seeds) for kind in ("ticket", "reinit")}
-    jobs = {"pruned": list(pruned_jobs(lab)), "students": list(student_jobs(lab))}
-    jobs["distilled"] = list(student_jobs(lab, teach=True))
     if not all(known["reinit"]):
-        jobs["reinit"] = list(reinit_jobs(lab))
+        del known["reinit"]
+    make = {"pruned": pruned_jobs, "students": student_jobs, "distilled": distilled_jobs, "reinit": reinit_jobs}
+    jobs = {stage: list(make[stage](lab)) for stage in stages(lab)}
     for stage, of_stage in jobs.items():
         known |= copies_by_kind(of_stage, lab.train(stage, of_stage), lab.seeds)
     goals = measure(known["dense"]).validation_accuracy
-    sizes = _sizes(lab, jobs)
+    sizes = {kind: size for kind, size in _sizes(lab, jobs).items() if kind in known}
     return {
         "density": lab.chosen.density,
         "temperature": lab.options.temperature,
@@ -107,6 +117,11 @@ def student_jobs(lab: Lab, teach: bool = False) -> Iterator[Job]:
             teacher = lab.rounds[0].trainings[f"seed{seed}-dense"].early
             lesson = Distillation(teacher, lab.options.temperature, lab.options.share) if teach else None
             yield Job(seed, f"{form}-distilled" if teach else form, 0, start, masks, distillation=lesson)
+
+
+def distilled_jobs(lab: Lab) -> Iterator[Job]:
+    """The same, taught."""
+    return student_jobs(lab, teach=True)
 
 
 def reinit_jobs(lab: Lab) -> Iterator[Job]:
@@ -172,8 +187,10 @@ def explain(result: dict[str, Any]) -> list[str]:
     if any(row["artifact_bytes"] is None for row in kinds.values()):
         lines.append("- for bytes: beyond what the format of devices holds")
     rate = {"last": "at the last learning rate", "schedule": "by the whole schedule once more"}[result["pruned_rate"]]
-    lines += ["", f"pruned: trained, pruned once, and trained on {rate}"]
-    lines += [f"students distilled at temperature {result['temperature']:g}, {result['share']:.0%} of the loss"]
+    if "pruned" in kinds:
+        lines += ["", f"pruned: trained, pruned once, and trained on {rate}"]
+    if any(kind.endswith("-distilled") for kind in kinds):
+        lines += [f"students distilled at temperature {result['temperature']:g}, {result['share']:.0%} of the loss"]
     return lines + [gap(f"ticket - {kind}", found) for kind, found in result["ticket - others"].items()]
 
 

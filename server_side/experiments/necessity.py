@@ -22,22 +22,12 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from server_side.comparison import (
-    HEAD,
-    Copies,
-    chosen_copies,
-    copies_by_kind,
-    difference,
-    figure,
-    gap,
-    line,
-    told,
-)
+from server_side.comparison import HEAD, chosen_copies, difference, figure, gap, line, told
 from server_side.errors import UsageError
 from server_side.generations import Exhausted, later_generations, one_shot_jobs
 from server_side.ladder import check_patterns
 from server_side.prune import live_count
-from server_side.search import measure
+from server_side.rounds import Copies, copies_by_kind, measure
 from server_side.seeds import generator
 from server_side.training import Job
 from server_side.transplant import other_places, transplanted

@@ -15,7 +15,8 @@ from markupsafe import Markup
 from server_side.errors import UsageError
 from server_side.figures import drawn, plot_estimates
 from server_side.ladder import Ladder, ladder
-from server_side.search import Round, Search
+from server_side.rounds import Round
+from server_side.search import Search
 from server_side.significance import estimate
 from server_side.training import Job, Training
 

@@ -17,12 +17,12 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from server_side.comparison import HEAD, Copies, chosen_copies, copies_by_kind, difference, figure, gap, line, told
+from server_side.comparison import HEAD, chosen_copies, difference, figure, gap, line, told
 from server_side.controls import Values
 from server_side.errors import UsageError
 from server_side.permutation import chain_of, copies
 from server_side.prune import Masks
-from server_side.search import measure
+from server_side.rounds import Copies, copies_by_kind, measure
 from server_side.seeds import generator
 from server_side.training import Job
 from server_side.transplant import planted, scattered, transplanted

@@ -21,7 +21,7 @@ from server_side.significance import estimate
 if TYPE_CHECKING:
     from server_side.lab import Lab
     from server_side.prune import Masks
-    from server_side.search import Round
+    from server_side.rounds import Round
 
 KINDS = ("ticket", "shuffle", "reinit", "signed constant", "signed constant, shuffled", "signed constant, fresh")
 

@@ -18,7 +18,7 @@ from server_side.significance import estimate
 
 if TYPE_CHECKING:
     from server_side.lab import Lab
-    from server_side.search import Round
+    from server_side.rounds import Round
 
 TENTHS = 10
 

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from server_side.comparison import Copies, chosen_copies, copies_by_kind, difference, gap, told
+from server_side.comparison import chosen_copies, difference, gap, told
 from server_side.controls import Values, apply_masks, shuffle_masks
 from server_side.errors import UsageError
 from server_side.figures import drawn
 from server_side.lab import Lab, Place, open_lab
 from server_side.prune import Masks
-from server_side.search import Search, measure
+from server_side.rounds import Copies, copies_by_kind, measure
+from server_side.search import Search
 from server_side.seeds import generator
 from server_side.stability import with_rewind_step
 from server_side.training import Job

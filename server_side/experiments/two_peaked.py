@@ -19,7 +19,7 @@ from server_side.controls import Values, apply_masks
 from server_side.errors import UsageError
 from server_side.figures import drawn
 from server_side.prune import Masks
-from server_side.search import measure
+from server_side.rounds import measure
 from server_side.seeds import generator
 from server_side.significance import estimate
 from server_side.training import Job

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from server_side.comparison import chosen_copies, copies_by_kind, difference, figure, gap, line, steps_to, told
+from server_side.comparison import chosen_copies, difference, figure, gap, line, steps_to, told
+from server_side.rounds import copies_by_kind
 from server_side.training import Job, Training
 
 NAN = float("nan")

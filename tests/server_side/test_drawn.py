@@ -208,7 +208,7 @@ def test_the_spread_is_that_of_torch() -> None:
 def test_controls_are_drawn_alike_by_seeds_of_their_own(tmp_path: Path) -> None:
     found = search(tmp_path, init_from_seed=True)
     model = found.model
-    reinit = found._fresh(0, "reinit", 1, 0)
+    reinit = found.fresh(0, "reinit", 1, 0)
     assert set(reinit) == set(found.theta(0))
     for name, value in found.theta(0).items():
         assert np.array_equal(value, model.initial_weights(derive(0, "init"))[name].numpy())

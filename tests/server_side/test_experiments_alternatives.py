@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished(tmp_path_factory.mktemp("alternatives") / "run", **DEEP)
 
 
-def opened(run: Path, **options: float) -> Lab:
+def opened(run: Path, **options: Any) -> Lab:
     return lab(run, "alternatives", Options(**options))
 
 
@@ -284,7 +284,27 @@ def test_a_search_without_the_control_gets_it(tmp_path: Path, capsys: pytest.Cap
     assert told(capsys, "alternatives", str(run))["result"]["kinds"]["reinit"]["to_dense"]["of"] == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("temperature", 0.0), ("share", 0.0), ("share", 1.5)])
-def test_a_setting_that_cannot_be_is_refused(name: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"{name} {value}"):
-        Options(**{name: value})
+def test_what_is_left_out_is_not_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished(tmp_path, reinits=0, seeds=1, rounds=1)
+    for only, kinds in (("reinit", {"reinit"}), ("students", {"scaled", "even"})):
+        found = told(capsys, "alternatives", str(run), f"--only+={only}", "--label", only)
+        assert found["trainings"] == len(kinds)
+        assert set(found["result"]["kinds"]) == {"dense", "ticket", *kinds}
+        assert set(found["result"]["ticket - others"]) == {"dense", *kinds}
+        text = "\n".join(explain(found["result"]))
+        assert "pruned:" not in text
+        assert "distilled" not in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "temperature 0.0"),
+        ({"share": 0.0}, "share 0.0"),
+        ({"share": 1.5}, "share 1.5"),
+        ({"only": ["teachers"]}, "only 'teachers': no such stage; there are pruned, students, distilled, reinit"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Options(**settings)

@@ -23,6 +23,10 @@ BAD: list[tuple[list[str], str]] = [
         ["--model", "tests.server_side.test_refusals:reading"],
         "an embedding reads whole numbers, but a search trains on",
     ),
+    (
+        ["--model", "tests.server_side.searches:normed", "--batch", "1"],
+        "'1', a batch norm, finds no spread in one sample; take a --batch of at least 2",
+    ),
     (["--nesterov"], "nesterov True with optimizer adam: only sgd has it"),
     (["--optimizer", "sgd", "--nesterov"], "nesterov true with momentum 0"),
     (["--learning-rate-schedule", "step"], "step without learning_rate_drops; give the steps"),

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from server_side import figures, summary
-from server_side.search import Round, Search
+from server_side.rounds import Round
+from server_side.search import Search
 from server_side.verdict import choose
 from tests.server_side.searches import search
 

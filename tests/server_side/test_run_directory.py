@@ -16,7 +16,7 @@ from server_side.data import load_data, split
 from server_side.errors import UsageError
 from server_side.find import Clock, prepare
 from server_side.options import Options
-from server_side.search import Round
+from server_side.rounds import Round
 from server_side.training import Interrupted
 from server_side.training_folder import TrainingFolder
 from tests.server_side.searches import Tiny, Watcher, blobs, options, search
