@@ -85,10 +85,13 @@ def _twice(
 
 def _instability(search: Search, ends: list[tuple[Training, Training]], part: Part) -> NDArray[np.float64]:
     """Of each pair of trainings; 1, the most there is, where one of them diverged."""
-    error = connectivity.classification_error(search.model.factory(), *(side.to(search.device()) for side in part))
+    module, (x, y) = search.model.factory(), (side.to(search.device()) for side in part)
+    samples = connectivity.samples_at_once(module, x)
+    error = connectivity.classification_error(module, x, y, min(samples, connectivity.EVALUATION_BATCH))
+    networks = max(1, samples // connectivity.EVALUATION_BATCH)
     return np.array(
         [
-            connectivity.instability(one.final, other.final, error, device=search.device())
+            connectivity.instability(one.final, other.final, error, device=search.device(), at_once=networks)
             if one.diverged_step is None and other.diverged_step is None
             else 1.0
             for one, other in ends

@@ -11,7 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from server_side.connectivity import Tensors, along_line, classification_error, instability
+from server_side.connectivity import (
+    LAYER_BYTES,
+    Tensors,
+    along_line,
+    classification_error,
+    instability,
+    samples_at_once,
+)
 from tests.server_side.searches import Tiny, blobs
 
 
@@ -96,16 +103,14 @@ def test_permuted_units_are_the_same_function_but_not_connected() -> None:
     assert instability(values(net), values(turned), error) == errors.max() - errors[0] > 0.05
 
 
+@pytest.mark.parametrize("at_once", [30, 7, 1])
 @pytest.mark.parametrize("build", [Tiny, Normed])
-def test_the_batched_program_predicts_as_one_network_at_a_time(
-    build: type[nn.Module], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Chunks of samples, all 30 points at once, statistics of batch norm interpolated, dropout off, the module untouched."""
-    monkeypatch.setattr("server_side.connectivity.EVALUATION_BATCH", 77)
+def test_the_batched_program_predicts_as_one_network_at_a_time(build: type[nn.Module], at_once: int) -> None:
+    """Chunks of samples and of points, statistics of batch norm interpolated, dropout off, the module untouched."""
     first, second = (trained(copy.deepcopy(initial(build)), seed) for seed in (1, 2))
     module, (x, y) = build(), data()
     before = copy.deepcopy(module.state_dict())
-    errors = along_line(values(first), values(second), classification_error(module, x, y))
+    errors = along_line(values(first), values(second), classification_error(module, x, y, batch=77), at_once=at_once)
     assert module.training
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert len(errors) == 30
@@ -116,6 +121,19 @@ def test_the_batched_program_predicts_as_one_network_at_a_time(
         expected = (one.eval()(x).argmax(1) != y).double().mean()
         assert error == pytest.approx(float(expected), abs=1.5 / len(x))  # one sample may stand on a boundary
     assert errors[0] == pytest.approx(float((first.eval()(x).argmax(1) != y).double().mean()), abs=1e-12)
+
+
+def test_as_many_samples_at_once_as_the_largest_layer_has_room_for() -> None:
+    """Its input counts too; at least one; the module has no hooks left and no mode changed."""
+    x = torch.zeros(5, 3, 8, 8)
+    wide = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.Flatten(), nn.Linear(2048, 10))
+    assert samples_at_once(wide, x) == LAYER_BYTES["cpu"] // (32 * 8 * 8 * 4)
+    assert wide.training
+    assert wide[1].num_batches_tracked == 0
+    assert not any(layer._forward_hooks for layer in wide.modules())
+    narrow = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    assert samples_at_once(narrow, x) == LAYER_BYTES["cpu"] // (192 * 4)
+    assert samples_at_once(nn.Identity(), torch.zeros(1, LAYER_BYTES["cpu"])) == 1
 
 
 def test_what_does_not_fit_is_refused() -> None:
