@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from server_side.progress import Progress
 
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
 EXIT_DONE, EXIT_USAGE, EXIT_NO_MATCH, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 
@@ -51,11 +53,23 @@ def one_line_parser(command: str, prog: str, **texts: Any) -> ArgumentParser:
     class OneLineParser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             """Without the usage of forty options, in which the message is lost."""
-            told = " ".join(line.strip() for line in message.splitlines() if line.strip())
-            print(f"{command}: {told}; see {prog} --help", file=sys.stderr)
+            print(f"{command}: {plainly(message)}; see {prog} --help", file=sys.stderr)
             sys.exit(EXIT_USAGE)
 
     return OneLineParser(prog=prog, **texts)
+
+
+def plainly(message: str) -> str:
+    """jsonargparse's message for an option, in one line without names of Python's types where it is about a value's type."""
+    told = " ".join(line.strip() for line in message.splitlines() if line.strip())
+    option = re.match(r'Parser key "(\w+)": ', told)
+    given = re.search(r"(?:Got|Given) value: (.*?)(?= - Expected|$)", told)
+    kinds = re.findall(r"Expected a (?:<class '(?!None)(\w+)'>|typing\.Literal\[(.*?)\])", told)
+    wanted = [word for kind, words in kinds for word in ([_KINDS.get(kind)] if kind else re.findall(r"'(.*?)'", words))]
+    if option is None or given is None or None in wanted:
+        return told
+    as_list = f""", e.g. '["{given[1]}"]'""" if ("list", "") in kinds else ""
+    return f"{option[1]} '{given[1]}': expected {' or '.join(map(str, wanted))}{as_list}"
 
 
 def spelt(arguments: list[str], *options: type) -> list[str]:

@@ -190,14 +190,26 @@ def test_bad_input_is_one_clear_line_and_code_2(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bad_option_is_one_line_without_the_usage_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--rounds", "many"], "rounds 'many': expected a whole number"),
+        (["--batch", "2.5"], "batch '2.5': expected a whole number"),
+        (["--learning-rate", "fast"], "learning_rate 'fast': expected a number"),
+        (["--stability=maybe"], "stability 'maybe': expected true or false"),
+        (["--engine", "gpu"], "engine 'gpu': expected auto or stacked or device or fabric"),
+        (["--exclude", "fc1"], """exclude 'fc1': expected a list, e.g. '["fc1"]'"""),
+        (["--exclude", "[1, 2]"], "exclude '1': expected text"),
+        (["--nosuch", "3"], "unrecognized arguments: --nosuch 3"),
+    ],
+)
+def test_a_bad_option_is_one_line_without_the_usage_of_all(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--rounds", "many"])
+        main(arguments)
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "rounds" in told
-    assert "many" in told
+    assert capsys.readouterr().err == f"find: {text}; see python -m server_side.find --help\n"
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[1]", b""])
