@@ -40,11 +40,14 @@ class Progress:
         self._total = sum(search.step_count(number) for number in rounds)
         self._total += search.extra_training_count() * recipe.steps
         data = search.data
+        or_less = (
+            " or less" if options.structure == "rows" else ""
+        )  # what reads a pruned unit is pruned beyond the quota
         self._say(
             f"find: {options.model} ({ladder[0]:,} prunable weights) on {data.name}: {len(search.split.x_train):,} samples to train, "
             f"{len(search.split.x_validation):,} to validate, {len(search.split.x_test):,} to test",
-            f"      {len(ladder) - 1} rounds down to {ladder[-1] / ladder[0]:.2%} of the weights, {options.seeds} seeds, "
-            f"{_counted(options)} controls each: {trainings:,} trainings of {recipe.steps:,} steps",
+            f"      {_many(len(ladder) - 1, 'round')} down to {ladder[-1] / ladder[0]:.2%} of the weights{or_less}, "
+            f"{_many(options.seeds, 'seed')}, {_controls(options)}: {trainings:,} trainings of {recipe.steps:,} steps",
             f"      on {search.device()}, {options.threads} threads{_memory(search)}; run directory {search.directory.path} (Ctrl-C stops, the same command goes on)",
             *(f"find: warning: {warning}" for warning in search.warnings()),
         )
@@ -99,7 +102,12 @@ def _memory(search: Search) -> str:
     return f", about {in_words(memory.total_bytes)} of memory" if memory else ""
 
 
-def _counted(options: Options) -> str:
-    """The controls of a ticket."""
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _controls(options: Options) -> str:
+    """Those of each ticket."""
     counts = {"reinit": options.reinits, "same-sign": options.same_signs, "shuffle": options.shuffles}
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no"
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{told} of each ticket" if told else "no controls"

@@ -103,7 +103,10 @@ def test_dry_run_writes_nothing_and_prints_the_plan(
 ) -> None:
     assert main([*SMALL, "--output-dir", str(tmp_path / "run"), "--dry-run", "--json"]) == 0
     captured = capsys.readouterr()
-    assert "3 rounds down to 51.46%" in captured.err
+    assert (
+        "3 rounds down to 51.46% of the weights, 3 seeds, 2 reinit, 1 shuffle of each ticket: 42 training"
+        in captured.err
+    )
     assert not (tmp_path / "run").exists()
     plan = json.loads(captured.out)
     assert [row["live"] for row in plan["rounds"]] == [480, 384, 308, 247]
