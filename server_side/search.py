@@ -29,6 +29,7 @@ from server_side.rounds import Round, copies_by_kind, dense_training, measure
 from server_side.run_directory import RunDirectory
 from server_side.seeds import derive, generator
 from server_side.stack_memory import StackMemory, stack_memory
+from server_side.stacked_program import drops
 from server_side.stage import STACK_SIZE, Stage
 from server_side.training import Job, Recipe, Training, evaluation_steps
 from server_side.training_folder import TrainingFolder
@@ -242,7 +243,7 @@ class Search:
             return None
         most = max(self.training_count(number) for number in range(len(self.ladder.rungs)))
         replicas = min(most, self.options.stack_size or STACK_SIZE)
-        recorded = recorder_of(self.device()) is not None
+        recorded = recorder_of(self.device()) is not None and not drops(self.model.network)
         precision = self.options.precision or "32-true"
         return stack_memory(self.model, self.split, self.recipe, replicas, precision, recorded=recorded)
 

@@ -48,6 +48,25 @@ def test_a_plan_tells_it_where_replicas_are_stacked(tmp_path: Path) -> None:
     assert search(tmp_path / "device", engine="device").stack_memory is None
 
 
+def dropping() -> nn.Module:
+    return nn.Sequential(nn.Linear(20, 16), nn.Dropout(0.4), nn.Linear(16, 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "counts"), [(f"{__name__}:dropping", False), ("tests.server_side.searches:normed", True)]
+)
+def test_recordings_count_where_there_are_some(
+    model: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps that draw dropout are not recorded."""
+    plain = search(tmp_path / "plain", model=model).stack_memory
+    monkeypatch.setattr("server_side.search.recorder_of", lambda device: lambda step: step)
+    known = search(tmp_path / "known", model=model).stack_memory
+    assert plain is not None
+    assert known is not None
+    assert (known.total_bytes > plain.total_bytes) is counts
+
+
 def test_too_little_memory_is_told_with_the_size_that_fits() -> None:
     memory = StackMemory(60, 100 << 20, 50 << 20)
     memory.check(memory.total_bytes)
