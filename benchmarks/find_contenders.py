@@ -38,7 +38,7 @@ from server_side.stacked_program import Arithmetic, same_bits_on
 from server_side.training import Job, Recipe
 
 MODEL = "lenet-300-100"
-STEPS, INTERVAL = 50_000, 100
+STEPS, INTERVAL, EVALUATED = 50_000, 100, 5_000  # samples after each interval
 RECIPE = Recipe("adam", 1.2e-3, 0.0, 0.0, batch=60, steps=STEPS, evaluate_every=INTERVAL)
 ROUNDS = 20
 
@@ -57,6 +57,7 @@ class Contender:
     precision: str = "32-true"
     compiled: bool = False
     path: Path | None = None  # of the rival's checkout
+    evaluated: int = 0  # samples that the rival measures after each interval
 
 
 @dataclass
@@ -262,10 +263,10 @@ def _evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[float
 
 
 def _open_lth(contender: Contender, source: str, scratch: Path) -> Interval:
-    """Without any evaluation, which favours it: its own is once an epoch."""
+    """By itself it would measure 10,000 samples once an epoch."""
     assert contender.path is not None
     gate = Gate(1)
-    train = open_lth(contender.path, dataset(source), RECIPE, _random_masks(7), scratch)
+    train = open_lth(contender.path, dataset(source), RECIPE, _random_masks(7), scratch, contender.evaluated)
     gate.start(lambda: _counting(train, gate, contender.threads))
     return lambda which: gate.interval()
 

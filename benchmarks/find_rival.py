@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from server_side.data import Dataset
+from server_side.data import Array, Dataset
 from server_side.prune import Masks
 from server_side.training import Recipe
 
@@ -45,9 +45,10 @@ def check(checkout: Path) -> None:
 
 
 def open_lth(
-    checkout: Path, data: Dataset, recipe: Recipe, masks: Masks, scratch: Path
+    checkout: Path, data: Dataset, recipe: Recipe, masks: Masks, scratch: Path, evaluated: int
 ) -> Callable[[Callable[[], None]], None]:
-    """Its training of LeNet-300-100 by `recipe`, ready to begin; calls what it is given before each step."""
+    """Its training of LeNet-300-100 by `recipe`, ready to begin; calls what it is given before each step. Every
+    recipe.evaluate_every steps its own callback measures the first `evaluated` of the test samples; 0: it measures none."""
     check(checkout)
     copy = scratch / "open_lth"
     shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git"))
@@ -62,15 +63,26 @@ def open_lth(
     hparams = importlib.import_module("foundations.hparams")
     platform: Any = importlib.import_module("platforms.platform")
     platform._PLATFORM = importlib.import_module("platforms.local").Platform()
-    examples = mnist.Dataset(torch.tensor(data.x_train), torch.tensor(data.y_train))
-    loader = mnist.DataLoader(examples, batch_size=recipe.batch, num_workers=0)
+
+    def loader_of(x: Array, y: Array) -> Any:
+        return mnist.DataLoader(mnist.Dataset(torch.tensor(x), torch.tensor(y)), batch_size=recipe.batch, num_workers=0)
+
+    loader = loader_of(data.x_train, data.y_train)
     model = models.get(hparams.ModelHparams("mnist_lenet_300_100", "kaiming_normal", "uniform"))
     theirs = {f"{LAYERS[name.removesuffix('.weight')]}.weight": value.astype(int) for name, value in masks.items()}
     pruned = pruned_model.PrunedModel(model, mask.Mask(theirs))
     settings = hparams.TrainingHparams("adam", recipe.learning_rate, f"{recipe.steps}it", data_order_seed=0)
 
+    measured = loader_of(data.x_test[:evaluated], data.y_test[:evaluated]) if evaluated else None
+    measure = importlib.import_module("training.standard_callbacks").create_eval_callback("test", measured)
+
+    def measure_when_due(output: str, step: Any, *state: Any) -> None:
+        if evaluated and step.iteration % recipe.evaluate_every == 0:
+            measure(output, step, *state)
+
     def train(before_step: Callable[[], None]) -> None:
-        training.train(settings, pruned, loader, str(scratch / "output"), [lambda *state: before_step()])
+        callbacks = [measure_when_due, lambda *state: before_step()]
+        training.train(settings, pruned, loader, str(scratch / "output"), callbacks)
 
     return train
 

@@ -2,8 +2,9 @@
 
 Plain PyTorch and open_lth train one network a process, with all threads or with a process a thread, whichever is faster; the
 stacked engine many at once; the device engine, which a search on a CPU takes, at each density of the paper's ladder. All are
-timed in intervals of 100 steps and an evaluation on 5,000 samples (open_lth without it), in turns, so that a busy machine
-slows everyone; of CPU time besides, which depends less on what else runs. The figure that counts is the whole ladder with its controls: 405 trainings of 50,000 steps.
+timed in intervals of 100 steps and an evaluation on 5,000 samples, open_lth without one too, for by itself it evaluates more
+seldom than the paper; in turns, so that a busy machine slows everyone; of CPU time besides, which depends less on what else
+runs. The figure that counts is the whole ladder with its controls: 405 trainings of 50,000 steps.
 
     python -m benchmarks.find_speed [--data idx:DIR] [--open-lth PATH] [--rounds 10] [--threads N] [--json FILE]
 """
@@ -16,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,12 +26,13 @@ import torch
 
 from benchmarks import find_rival
 from benchmarks.circumstances import circumstances
-from benchmarks.find_contenders import INTERVAL, RECIPE, ROUNDS, STEPS, Contender, Crew, lenet_ladder
+from benchmarks.find_contenders import EVALUATED, INTERVAL, RECIPE, ROUNDS, STEPS, Contender, Crew, lenet_ladder
 
 STACKS = (5, 20, 60)
 SEEDS, REINITS = 5, 3  # of the paper
 RESULT = Path(__file__).parent / "results" / "find_speed.json"
 TURN_SECONDS = 0.2
+UNEVALUATED = "open_lth without evaluations"
 
 
 def contenders(threads: int, open_lth: Path | None) -> dict[str, Contender]:
@@ -43,8 +45,10 @@ def contenders(threads: int, open_lth: Path | None) -> dict[str, Contender]:
         "device": Contender("device", threads),
     }
     if open_lth is not None:
-        found[f"open_lth, 1 process of {threads} threads"] = Contender("open_lth", threads=threads, path=open_lth)
-        found[f"open_lth, {threads} processes of 1 thread"] = Contender("open_lth", workers=threads, path=open_lth)
+        for name, evaluated in (("open_lth", EVALUATED), (UNEVALUATED, 0)):
+            lth = Contender("open_lth", path=open_lth, evaluated=evaluated)
+            found[f"{name}, 1 process of {threads} threads"] = replace(lth, threads=threads)
+            found[f"{name}, {threads} processes of 1 thread"] = replace(lth, workers=threads)
     if torch.cuda.is_available():
         found["PyTorch on CUDA"] = Contender("PyTorch", device="cuda")
         found |= {f"stacked on CUDA, {n} replicas": Contender("stacked", n, device="cuda") for n in STACKS}
@@ -121,7 +125,7 @@ def measure(source: str, rounds: int, threads: int, open_lth: Path | None) -> di
         "data": "MNIST" if source.startswith("idx:") else source,
         **before,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "not measured",
-        "open_lth": "not measured" if open_lth is None else "without evaluations",
+        "open_lth": "not measured" if open_lth is None else "measured",
         "densities": lenet_ladder().densities,
         "replica_steps_per_second": {
             name: {clock: _summary(values) for clock, values in by_clock.items()} for name, by_clock in rates.items()
@@ -151,7 +155,7 @@ def _ladder(rates: Mapping[str, list[float]]) -> dict[str, Any]:
         for turn in turns
     ]
     ratios = {}
-    for peer in ("PyTorch", "open_lth"):
+    for peer in ("PyTorch", "open_lth", UNEVALUATED):
         ways = {name: values for name, values in rates.items() if name.startswith(f"{peer}, ")}
         if ways:
             fastest = max(ways, key=lambda name: median(ways[name]))
@@ -171,14 +175,14 @@ def print_table(result: dict[str, Any]) -> None:
     )
     for name, rates in result["replica_steps_per_second"].items():
         density = f" ({result['densities'][int(name.split()[-1])]:.1%})" if name.startswith("device") else ""
-        print(f"  {name + density:<36}" + "   ".join(_as_text(rate, "8,.0f") for rate in rates.values()))
+        print(f"  {name + density:<52}" + "   ".join(_as_text(rate, "8,.0f") for rate in rates.values()))
     for clock, ladder in result["ladder"].items():
         rate, hours = ladder["replica_steps_per_second"], ladder["hours"]
         print(
             f"\nthe whole ladder, {ladder['trainings']} trainings of {STEPS:,} steps, by {clock}: {rate:,.0f}, {hours:.1f} hours"
         )
         for name, ratio in ladder["ratio"].items():
-            print(f"  over {name:<36}" + _as_text(ratio, "5.1f"))
+            print(f"  over {name:<47}" + _as_text(ratio, "5.1f"))
     print(f"\nCUDA: {result['cuda']}; open_lth: {result['open_lth']}")
 
 

@@ -27,7 +27,7 @@ def record(run: Path) -> dict[str, Any]:
     options = json.loads((run / "config.json").read_text())
     kind, colon, place = options["data"].partition(":")
     options["data"] = kind + colon + Path(place).name
-    kept = ("rewinds", "round", "verdict", "cost", "seconds")
+    kept = ("rewinds", "round", "verdict")
     return {
         "options": options,
         "rounds": [_round(told) for told in result["rounds"]],
