@@ -46,8 +46,8 @@ class Progress:
         self._say(
             f"find: {options.model} ({ladder[0]:,} prunable weights) on {data.name}: {len(search.split.x_train):,} samples to train, "
             f"{len(search.split.x_validation):,} to validate, {len(search.split.x_test):,} to test",
-            f"      {_many(len(ladder) - 1, 'round')} down to {ladder[-1] / ladder[0]:.2%} of the weights{or_less}, "
-            f"{_many(options.seeds, 'seed')}, {_controls(options)}: {trainings:,} trainings of {recipe.steps:,} steps",
+            f"      {many(len(ladder) - 1, 'round')} down to {ladder[-1] / ladder[0]:.2%} of the weights{or_less}, "
+            f"{many(options.seeds, 'seed')}, {_controls(options)}: {trainings:,} trainings of {recipe.steps:,} steps",
             f"      on {search.device()}, {options.threads} threads{_memory(search)}; run directory {search.directory.path} (Ctrl-C stops, the same command goes on)",
             *(f"find: warning: {warning}" for warning in search.warnings()),
         )
@@ -102,7 +102,8 @@ def _memory(search: Search) -> str:
     return f", about {in_words(memory.total_bytes)} of memory" if memory else ""
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """`1 round`, `12 rounds`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

@@ -14,7 +14,8 @@ from export.ticket import Ticket
 from server_side import cost, experiments, figures, verdict
 from server_side.data import ARRAYS
 from server_side.presets import PRESETS
-from server_side.summary import diverged_controls
+from server_side.progress import many
+from server_side.summary import diverged_controls, explain_rewinds
 
 if TYPE_CHECKING:
     from server_side.rounds import Round
@@ -33,6 +34,8 @@ def render(search: Search, rounds: list[Round], chosen: Round, ticket: Ticket, r
         figures=figures.draw_all(search, rounds, chosen, kinds, result),
         layers_shown=figures.LAYERS_SHOWN,
         explanation=verdict.explain(result["verdict"]),
+        rewound=explain_rewinds(result),
+        many=many,
         cost=cost.explain(result["cost"]),
         options=search.options.identity(),
         diverged=[(row["round"], told) for row in result["rounds"] for told in diverged_controls(row)],

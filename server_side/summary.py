@@ -246,6 +246,7 @@ def as_text(result: dict[str, Any]) -> str:
     )
     lines += ["", f"{head}: {result['density']:.2%} of the weights (round {result['round']}, seed {result['seed']})"]
     lines += [f"  {line}" for line in verdict.explain(sure)]
+    lines += [f"rewound: {line}" for line in explain_rewinds(result)]
     if "fits" in result:
         taken = result["fits"]
         time = "" if taken["step_ms"] is None else f", {taken['step_ms']:.3g} ms a step here"
@@ -264,6 +265,19 @@ def as_text(result: dict[str, Any]) -> str:
         f"next    python -m export {result['ticket']}",
     ]
     return "\n".join(lines)
+
+
+def explain_rewinds(result: Mapping[str, Any]) -> list[str]:
+    """From which step tickets start, and why, where that was looked for: one line, else none."""
+    looked = {int(step): float(np.mean(values)) for step, values in result.get("rewinds", {}).items()}
+    if not looked:
+        return []
+    step, limit = (
+        max(looked),
+        f"an instability below {100 * verdict.STABLE_BELOW:.0f} points (mean over seeds, validation part)",
+    )
+    why = f"the first with {limit}" if looked[step] < verdict.STABLE_BELOW else f"the last looked at; none has {limit}"
+    return [f"to step {step}, {why}: " + ", ".join(f"{100 * looked[at]:.2f} at {at}" for at in sorted(looked))]
 
 
 def diverged_controls(row: dict[str, Any]) -> list[str]:

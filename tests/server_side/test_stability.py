@@ -66,6 +66,13 @@ def test_the_first_stable_step_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     result = summary.conclude(settled, rounds, 1.0, rewinds=looked)
     assert result["card"]["rewind_step"] == settled.rewind_step
     assert set(result["rewinds"]) == {str(step) for step in looked}
+    (told,) = summary.explain_rewinds(result)
+    assert told.startswith(
+        f"to step {settled.rewind_step}, the first with an instability below 2 points (mean over seeds"
+    )
+    assert told.endswith(f"{100 * looked[settled.rewind_step].mean():.2f} at {settled.rewind_step}")
+    assert f"\nrewound: {told}\n" in summary.as_text(result)
+    assert f"<p>Rewound {told}.</p>" in (settled.directory.path / "report.html").read_text()
     counted = result["cost"]["stability"]
     assert counted["trainings"] == 2 * 2 * len(looked)
     assert counted["steps"] == 2 * 2 * sum(256 - step for step in looked)
@@ -74,6 +81,13 @@ def test_the_first_stable_step_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(stability, "_instability", lambda search, ends, part: np.array([0.3]))
     never, _ = stability.with_rewind_step(search(tmp_path, **settings))
     assert never.rewind_step == 64
+
+
+def test_a_rewind_step_without_stability_is_told() -> None:
+    (told,) = summary.explain_rewinds({"rewinds": {"16": [0.05, 0.03], "0": [0.3, 0.1]}})
+    assert told.startswith("to step 16, the last looked at; none has an instability below 2 points (mean over seeds")
+    assert told.endswith(": 20.00 at 0, 4.00 at 16")
+    assert summary.explain_rewinds({}) == []
 
 
 def test_a_stopped_search_for_the_rewind_step_goes_on(tmp_path: Path) -> None:
