@@ -272,10 +272,8 @@ def explain_rewinds(result: Mapping[str, Any]) -> list[str]:
     looked = {int(step): float(np.mean(values)) for step, values in result.get("rewinds", {}).items()}
     if not looked:
         return []
-    step, limit = (
-        max(looked),
-        f"an instability below {100 * verdict.STABLE_BELOW:.0f} points (mean over seeds, validation part)",
-    )
+    step = max(looked)
+    limit = f"an instability below {100 * verdict.STABLE_BELOW:.0f} points (mean over seeds, validation part)"
     why = f"the first with {limit}" if looked[step] < verdict.STABLE_BELOW else f"the last looked at; none has {limit}"
     return [f"to step {step}, {why}: " + ", ".join(f"{100 * looked[at]:.2f} at {at}" for at in sorted(looked))]
 
