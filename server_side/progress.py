@@ -40,9 +40,8 @@ class Progress:
         self._total = sum(search.step_count(number) for number in rounds)
         self._total += search.extra_training_count() * recipe.steps
         data = search.data
-        or_less = (
-            " or less" if options.structure == "rows" else ""
-        )  # what reads a pruned unit is pruned beyond the quota
+        # What reads a pruned unit is pruned too, beyond the quota.
+        or_less = " or less" if options.structure == "rows" else ""
         self._say(
             f"find: {options.model} ({ladder[0]:,} prunable weights) on {data.name}: {len(search.split.x_train):,} samples to train, "
             f"{len(search.split.x_validation):,} to validate, {len(search.split.x_test):,} to test",

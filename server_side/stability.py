@@ -89,11 +89,11 @@ def _instability(search: Search, ends: list[tuple[Training, Training]], part: Pa
     samples = connectivity.samples_at_once(module, x)
     error = connectivity.classification_error(module, x, y, min(samples, connectivity.EVALUATION_BATCH))
     networks = max(1, samples // connectivity.EVALUATION_BATCH)
-    return np.array(
-        [
-            connectivity.instability(one.final, other.final, error, device=search.device(), at_once=networks)
-            if one.diverged_step is None and other.diverged_step is None
-            else 1.0
-            for one, other in ends
-        ]
-    )
+
+    def of(one: Training, other: Training) -> float:
+        if one.diverged_step is not None or other.diverged_step is not None:
+            return 1.0
+        line = connectivity.along_line(one.final, other.final, error, device=search.device(), at_once=networks)
+        return connectivity.instability(line)
+
+    return np.array([of(one, other) for one, other in ends])

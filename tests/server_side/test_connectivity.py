@@ -69,7 +69,7 @@ def initial(build: type[nn.Module]) -> nn.Module:
 
 def test_a_network_is_connected_with_itself() -> None:
     net = values(trained(initial(Tiny)))
-    assert instability(net, copy.deepcopy(net), classification_error(Tiny(), *data())) == 0.0
+    assert instability(along_line(net, copy.deepcopy(net), classification_error(Tiny(), *data()))) == 0.0
 
 
 def test_every_point_is_the_parabola_at_its_place() -> None:
@@ -80,7 +80,7 @@ def test_every_point_is_the_parabola_at_its_place() -> None:
 
     first, second = {"w": np.array([1.0], np.float32)}, {"w": np.array([4.0], np.float32)}
     assert along_line(first, second, error, points=4).tolist() == [-4.0, -1.0, 0.0, -1.0]
-    assert instability(first, second, error, points=4) == 2.5
+    assert instability(along_line(first, second, error, points=4)) == 2.5
     places = np.linspace(1, 4, 30)
     assert along_line(first, second, error) == pytest.approx(-((places - 3) ** 2), abs=1e-5)
 
@@ -88,7 +88,7 @@ def test_every_point_is_the_parabola_at_its_place() -> None:
 def test_a_lower_error_at_one_end_is_not_taken_for_the_level() -> None:
     """Falling all the way there is no barrier, but the higher end is half the fall above the mean."""
     line = {"w": np.array([1.0], np.float32)}, {"w": np.array([0.0], np.float32)}
-    assert instability(*line, lambda at: at["w"].sum()) == 0.5
+    assert instability(along_line(*line, lambda at: at["w"].sum())) == 0.5
 
 
 def test_permuted_units_are_the_same_function_but_not_connected() -> None:
@@ -100,7 +100,7 @@ def test_permuted_units_are_the_same_function_but_not_connected() -> None:
     error = classification_error(Tiny(), *data())
     errors = along_line(values(net), values(turned), error)
     assert errors[0] == errors[-1] < 0.1
-    assert instability(values(net), values(turned), error) == errors.max() - errors[0] > 0.05
+    assert instability(along_line(values(net), values(turned), error)) == errors.max() - errors[0] > 0.05
 
 
 @pytest.mark.parametrize("at_once", [30, 7, 1])
